@@ -1,0 +1,30 @@
+//! The words of Convoke and the rules that hold for them everywhere.
+//!
+//! This crate has no socket, runtime, clock or random source: time, answers and identifiers come
+//! in as arguments. Wire shapes are `a2a`'s, stored shapes `journal`'s; what both speak about is
+//! here.
+
+mod audit;
+mod caller;
+mod decision;
+mod fault;
+mod ids;
+mod json;
+pub mod limits;
+mod operation;
+mod spiffe;
+mod task;
+mod time;
+
+pub use audit::{AuditOutcome, AuditRecord};
+pub use caller::{Caller, Principal, TrustLevel};
+pub use decision::{Decision, Reason, Revision};
+pub use fault::{Fault, FaultCode, FieldViolation};
+pub use ids::{ArtifactId, CapabilityName, ContextId, IdError, MessageId, RequestId, TaskId};
+pub use json::{Json, JsonError};
+pub use operation::{
+    CancelTask, GetTask, Operation, OperationKind, SendConfiguration, SendMessage,
+};
+pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
+pub use task::{Artifact, Content, Message, Part, Role, Task, TaskEvent, TaskState, TaskStatus};
+pub use time::UnixMillis;
