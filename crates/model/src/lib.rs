@@ -8,6 +8,7 @@ mod audit;
 mod caller;
 mod decision;
 mod fault;
+mod fold;
 mod ids;
 mod json;
 pub mod limits;
@@ -20,6 +21,7 @@ pub use audit::{AuditOutcome, AuditRecord};
 pub use caller::{Caller, Principal, TrustLevel};
 pub use decision::{Decision, Reason, Revision};
 pub use fault::{Fault, FaultCode, FieldViolation};
+pub use fold::EventError;
 pub use ids::{ArtifactId, CapabilityName, ContextId, IdError, MessageId, RequestId, TaskId};
 pub use json::{Json, JsonError};
 pub use operation::{

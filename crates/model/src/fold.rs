@@ -1,0 +1,190 @@
+//! How a task follows from its events: the one rule that the engine, which makes events, and every
+//! journal, which keeps them, share.
+
+use crate::{ArtifactId, ContextId, Task, TaskEvent, TaskId, TaskState, TaskStatus};
+
+/// Why an event cannot follow the ones before it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// A task begins with [`TaskEvent::Submitted`].
+    #[error("the first event of a task is not its submission")]
+    NotSubmitted,
+    /// A task is submitted once.
+    #[error("a task is submitted only once")]
+    SubmittedAgain,
+    /// A task that has ended has no more events.
+    #[error("the task has ended and takes no more events")]
+    Ended,
+    /// A piece was added to an artifact that does not exist.
+    #[error("artifact `{0}` does not exist, so nothing can be added to it")]
+    UnknownArtifact(ArtifactId),
+}
+
+impl Task {
+    /// The task that `first` makes.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError::NotSubmitted`] if `first` is another event than the submission.
+    pub fn begin(id: TaskId, context_id: ContextId, first: TaskEvent) -> Result<Self, EventError> {
+        let TaskEvent::Submitted { message, at } = first else {
+            return Err(EventError::NotSubmitted);
+        };
+        let status = TaskStatus { state: TaskState::Submitted, message: None, timestamp: at };
+        let history = vec![message];
+        Ok(Self { id, context_id, status, artifacts: Vec::new(), history, metadata: None })
+    }
+
+    /// Changes the task as `event` says. On an error nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`] if `event` cannot follow the events that made the task.
+    pub fn apply(&mut self, event: TaskEvent) -> Result<(), EventError> {
+        self.admits(std::slice::from_ref(&event))?;
+        match event {
+            // `admits` lets no second submission through.
+            TaskEvent::Submitted { .. } => {}
+            TaskEvent::Message(message) => self.history.push(message),
+            TaskEvent::Status(status) => self.status = status,
+            TaskEvent::Artifact { artifact, append, last: _ } => {
+                let id = &artifact.artifact_id;
+                match self.artifacts.iter_mut().find(|known| known.artifact_id == *id) {
+                    Some(known) if append => known.parts.extend(artifact.parts),
+                    Some(known) => *known = artifact,
+                    None => self.artifacts.push(artifact),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all of `events`, in their order, can follow the events that made the task. A journal
+    /// asks before it changes anything, so that it takes all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`] about the first that cannot.
+    pub fn admits(&self, events: &[TaskEvent]) -> Result<(), EventError> {
+        let mut ended = self.status.state.is_terminal();
+        for (index, event) in events.iter().enumerate() {
+            if ended {
+                return Err(EventError::Ended);
+            }
+            match event {
+                TaskEvent::Submitted { .. } => return Err(EventError::SubmittedAgain),
+                TaskEvent::Message(_) => {}
+                TaskEvent::Status(status) if status.state == TaskState::Submitted => {
+                    return Err(EventError::SubmittedAgain);
+                }
+                TaskEvent::Status(status) => ended = status.state.is_terminal(),
+                TaskEvent::Artifact { artifact, append: true, .. } => {
+                    let id = &artifact.artifact_id;
+                    let stored = self.artifacts.iter().any(|known| known.artifact_id == *id);
+                    if !stored && !events[..index].iter().any(|earlier| makes(earlier, id)) {
+                        return Err(EventError::UnknownArtifact(id.clone()));
+                    }
+                }
+                TaskEvent::Artifact { append: false, .. } => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn makes(event: &TaskEvent, id: &ArtifactId) -> bool {
+    matches!(event, TaskEvent::Artifact { artifact, .. } if artifact.artifact_id == *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Artifact, Content, Message, MessageId, Part, Role, UnixMillis};
+
+    fn message(id: &str) -> Message {
+        let parts = vec![Part::new(Content::Text(id.to_owned()))];
+        Message::new(MessageId::parse(id).unwrap(), Role::User, parts)
+    }
+
+    fn submitted() -> TaskEvent {
+        TaskEvent::Submitted { message: message("m"), at: UnixMillis(1) }
+    }
+
+    fn status(state: TaskState) -> TaskEvent {
+        TaskEvent::Status(TaskStatus { state, message: None, timestamp: UnixMillis(2) })
+    }
+
+    fn artifact(id: &str, text: &str, append: bool) -> TaskEvent {
+        let artifact = Artifact {
+            artifact_id: ArtifactId::parse(id).unwrap(),
+            name: None,
+            description: None,
+            parts: vec![Part::new(Content::Text(text.to_owned()))],
+            metadata: None,
+            extensions: Vec::new(),
+            unknown: Vec::new(),
+        };
+        TaskEvent::Artifact { artifact, append, last: true }
+    }
+
+    fn task() -> Task {
+        let id = TaskId::parse("t").unwrap();
+        Task::begin(id, ContextId::parse("c").unwrap(), submitted()).unwrap()
+    }
+
+    /// Applies `events` to a new task, all at once and one by one, and compares what is refused.
+    fn check(events: &[TaskEvent], expected: Result<(TaskState, &[&str]), EventError>) {
+        let mut folded = task();
+        assert_eq!(folded.admits(events).err(), expected.clone().err(), "{events:?}");
+        let result = events.iter().cloned().try_for_each(|event| folded.apply(event));
+        let texts: Vec<String> = folded
+            .artifacts
+            .iter()
+            .map(|artifact| artifact.parts.iter().map(|part| format!("{:?}", part.content)))
+            .map(|contents| contents.collect::<String>())
+            .collect();
+        match expected {
+            Ok((state, artifacts)) => {
+                assert_eq!(result, Ok(()));
+                assert_eq!(folded.status.state, state);
+                let expected: Vec<String> = artifacts
+                    .iter()
+                    .map(|texts| texts.split(' ').map(|t| format!("Text({t:?})")).collect())
+                    .collect();
+                assert_eq!(texts, expected);
+            }
+            Err(error) => assert_eq!(result, Err(error)),
+        }
+    }
+
+    #[test]
+    fn a_task_follows_from_its_events() {
+        use TaskState::{Completed, Submitted, Working};
+        check(&[], Ok((Submitted, &[])));
+        check(&[status(Working), TaskEvent::Message(message("n"))], Ok((Working, &[])));
+        check(
+            &[
+                artifact("a", "1", false),
+                artifact("b", "2", false),
+                artifact("a", "3", true),
+                status(Completed),
+            ],
+            Ok((Completed, &["1 3", "2"])),
+        );
+        check(&[artifact("a", "1", false), artifact("a", "2", false)], Ok((Submitted, &["2"])));
+    }
+
+    #[test]
+    fn what_cannot_follow_is_refused() {
+        use TaskState::{Completed, Failed, Submitted};
+        check(&[submitted()], Err(EventError::SubmittedAgain));
+        check(&[status(Submitted)], Err(EventError::SubmittedAgain));
+        check(&[status(Completed), status(Failed)], Err(EventError::Ended));
+        check(&[status(Completed), TaskEvent::Message(message("n"))], Err(EventError::Ended));
+        let unknown = EventError::UnknownArtifact(ArtifactId::parse("b").unwrap());
+        check(&[artifact("a", "1", false), artifact("b", "2", true)], Err(unknown));
+        let id = TaskId::parse("t").unwrap();
+        let begun = Task::begin(id, ContextId::parse("c").unwrap(), status(Completed));
+        assert_eq!(begun, Err(EventError::NotSubmitted));
+    }
+}
