@@ -1,0 +1,31 @@
+//! What can happen to a task.
+
+use convoke_model::{Artifact, Message, MessageId};
+
+/// Something that happened to a task. Payloads are carried, never looked into.
+///
+/// Where an event makes the agent say something, the caller of [`crate::decide`] gives the new
+/// message's identifier, because the engine has no source of random numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A caller sent the message that makes the task.
+    Submit(Message),
+    /// A caller sent a message that names the task, which exists.
+    Message(Message),
+    /// The capability's handler has begun.
+    HandlerStarted,
+    /// The capability's handler gave its result, or the agent's own words on why it has none.
+    HandlerFinished(Result<Artifact, Message>),
+    /// The capability's handler panicked.
+    HandlerPanicked {
+        /// Names the status message that says so.
+        message_id: MessageId,
+    },
+    /// The owner wants the task to end.
+    Cancel,
+    /// The task's deadline passed.
+    DeadlinePassed {
+        /// Names the status message that says so.
+        message_id: MessageId,
+    },
+}
