@@ -1,5 +1,6 @@
 //! The steps of `test` and `ci`, one after the other, each with a heading and its time.
 
+use std::io::{self, Write};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -56,16 +57,19 @@ impl Report {
     }
 
     /// Names what was skipped and what failed, then the tests' sum as the last line.
-    fn finish(self, tally: &Tally) -> bool {
-        println!();
+    fn finish(self, tally: &Tally, mut out: impl Write) -> Result<bool> {
+        writeln!(out)?;
         for skipped in self.skipped.iter().map(String::as_str).chain(tally.skipped()) {
-            println!("skipped: {skipped}");
+            writeln!(out, "skipped: {skipped}")?;
         }
         for name in &self.failed {
-            println!("failed: {name}");
+            writeln!(out, "failed: {name}")?;
         }
-        println!("{tally}");
-        self.failed.is_empty()
+        if self.over() {
+            writeln!(out, "stopped at the first failure; `--keep-going` runs the rest")?;
+        }
+        writeln!(out, "{tally}")?;
+        Ok(self.failed.is_empty())
     }
 }
 
@@ -77,7 +81,7 @@ impl Report {
 pub(crate) fn test(workspace: &Workspace, options: &TestOptions) -> Result<bool> {
     let mut tally = Tally::default();
     let report = portable(workspace, options, &mut tally)?;
-    Ok(report.finish(&tally))
+    report.finish(&tally, io::stdout())
 }
 
 /// [`test`], and the checks that need more than cargo.
@@ -95,17 +99,9 @@ pub(crate) fn ci(workspace: &Workspace, options: &TestOptions) -> Result<bool> {
         }
         // Advisories need a database from the network, so that they change without a commit:
         // they are looked at by hand and at a release, not on the way to a merge.
-        passed(workspace.cargo(&[
-            "deny",
-            "--locked",
-            "--offline",
-            "check",
-            "bans",
-            "licenses",
-            "sources",
-        ]))
+        passed(workspace.cargo(&["deny", "--locked", "check", "bans", "licenses", "sources"]))
     })?;
-    Ok(report.finish(&tally))
+    report.finish(&tally, io::stdout())
 }
 
 fn portable(workspace: &Workspace, options: &TestOptions, tally: &mut Tally) -> Result<Report> {
@@ -185,7 +181,8 @@ mod tests {
         }
         assert_eq!(seen, ran);
         assert_eq!(report.failed, failed);
-        assert_eq!(report.finish(&Tally::default()), failed.is_empty());
+        let good = report.finish(&Tally::default(), io::sink()).unwrap();
+        assert_eq!(good, failed.is_empty());
     }
 
     #[test]
@@ -200,7 +197,11 @@ mod tests {
     fn a_skipped_step_is_no_failure_and_is_named() {
         let mut report = Report::default();
         report.step("deny", || Ok(Outcome::Skipped("no tool".into()))).unwrap();
-        assert_eq!(report.skipped, ["deny: no tool"]);
-        assert!(report.finish(&Tally::default()));
+        let mut said = Vec::new();
+        // Not to standard output: there it would look like a test that skipped itself.
+        let good = report.finish(&Tally::default(), &mut said).unwrap();
+        assert!(good);
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(said, "\nskipped: deny: no tool\n0 passed, 0 failed, 0 skipped\n");
     }
 }
