@@ -50,6 +50,18 @@ pub const PARTS_MAX: usize = 256;
 /// Largest `metadata` object, in bytes of its JSON text.
 pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 
+/// Most entries of one list of names: extensions, media types, referenced tasks.
+pub const NAMES_MAX: usize = 64;
+
+/// Longest entry of such a list, and longest file name or media type of a part, in bytes.
+pub const NAME_BYTES_MAX: usize = 2048;
+
+/// Largest agent card, in bytes.
+pub const CARD_BYTES_MAX: usize = 256 * 1024;
+
+/// Longest sentence of a peer's fault that we keep, in bytes.
+pub const FAULT_TEXT_BYTES_MAX: usize = 4096;
+
 /// Longest name of a capability, in bytes.
 pub const CAPABILITY_BYTES_MAX: usize = 128;
 
@@ -76,6 +88,19 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Most connections of one listener at a time.
 pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Most connections of one listener at a time from one address (for IPv6, from one /64).
+pub const CONNECTIONS_PER_IP_MAX: usize = 1024;
+
+/// How long the kernel waits for a peer to acknowledge what we sent before it gives the
+/// connection up; a peer that has stopped reading counts as one that does not acknowledge.
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time to open a TCP connection, over all addresses of a name.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest address of an agent that we accept, in bytes of its URL.
+pub const ADDRESS_BYTES_MAX: usize = 2048;
 
 /// Most HTTP/2 streams of one connection at a time.
 pub const H2_STREAMS_MAX: u32 = 128;

@@ -1,0 +1,396 @@
+//! JSON-RPC 2.0 with A2A 1.0: a request's bytes to a [`Call`], results and faults to bytes.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use convoke_model::{
+    CancelTask, Fault, FaultCode, GetTask, Message, Operation, OperationKind, SendConfiguration,
+    SendMessage, Task, TaskId, limits,
+};
+use http::{HeaderMap, StatusCode};
+
+use crate::fault;
+use crate::headers::{self, Version};
+use crate::read;
+use crate::reader::{
+    Kind, Path, Problems, Reader, boolean, count, id, metadata, name, names, object,
+};
+use crate::scan::{ScanErrorKind, ScanLimits, scan};
+use crate::unescape::write_string;
+use crate::write::{self, Object};
+
+/// One request, decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// What the answer has to carry.
+    pub id: RequestIdJson,
+    /// Which version of A2A the caller speaks.
+    pub version: Version,
+    /// URIs of the extensions that the caller asks for.
+    pub extensions: Vec<String>,
+    /// What the caller asks.
+    pub operation: Operation,
+}
+
+/// A request that was refused before it became a [`Call`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rejection {
+    /// The request's id, if one was readable.
+    pub id: Option<RequestIdJson>,
+    /// Why.
+    pub fault: Fault,
+    /// The HTTP status of the answer.
+    pub http_status: StatusCode,
+}
+
+/// The id of a JSON-RPC request (string, number or null) as its author wrote it: `1.0` comes back
+/// as `1.0`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RequestIdJson(Box<str>);
+
+impl RequestIdJson {
+    /// The id `null`, for answers to requests whose id could not be read.
+    #[must_use]
+    pub fn null() -> Self {
+        Self("null".into())
+    }
+
+    /// The string `text` as an id.
+    #[must_use]
+    pub fn string(text: &str) -> Self {
+        let mut out = Vec::with_capacity(text.len() + 2);
+        write_string(&mut out, text);
+        Self(String::from_utf8_lossy(&out).into())
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<u64> for RequestIdJson {
+    fn from(number: u64) -> Self {
+        Self(number.to_string().into())
+    }
+}
+
+impl fmt::Debug for RequestIdJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Decodes one request from its header fields, its query and its body.
+///
+/// # Errors
+///
+/// [`Rejection`] with the fault, its HTTP status and the request's id if there is one. What is
+/// looked at first wins: length, content type, JSON, envelope, version, method, parameters. All
+/// parameters that are wrong are named, up to [`limits::VIOLATIONS_MAX`].
+pub fn decode(headers: &HeaderMap, query: Option<&str>, body: &Bytes) -> Result<Call, Rejection> {
+    if !headers::is_json(headers) {
+        let message = "the content type has to be `application/json`";
+        return Err(Rejection::new(None, Fault::new(FaultCode::ContentTypeNotSupported, message)));
+    }
+    let text = match scan(body, &ScanLimits::REQUEST) {
+        Ok(text) => text,
+        Err(error) => {
+            let too_long = matches!(error.kind, ScanErrorKind::TooLong { .. });
+            let code = if too_long { FaultCode::ResourceExhausted } else { FaultCode::Parse };
+            let mut rejection = Rejection::new(None, Fault::new(code, error.to_string()));
+            if too_long {
+                rejection.http_status = StatusCode::PAYLOAD_TOO_LARGE;
+            }
+            return Err(rejection);
+        }
+    };
+    let Envelope { id, method, params } = envelope(text)?;
+    let decoded = (|| {
+        if let Some(fault) = legacy_method(&method) {
+            return Err(fault);
+        }
+        let version = headers::version(headers, query)?;
+        let extensions = headers::extensions(headers)?;
+        let operation = operation(&method, params)?;
+        Ok((version, extensions, operation))
+    })();
+    match decoded {
+        Ok((version, extensions, operation)) => Ok(Call { id, version, extensions, operation }),
+        Err(fault) => Err(Rejection::new(Some(id), fault)),
+    }
+}
+
+/// The answer of an operation that ended in a task: wrapped for `SendMessage`, bare otherwise.
+#[must_use]
+pub fn encode_task(id: &RequestIdJson, kind: OperationKind, task: &Task) -> Bytes {
+    result(id, 1024, |out| match kind {
+        OperationKind::SendMessage => {
+            let mut payload = Object::begin(out);
+            write::task(payload.key("task"), task);
+            payload.end();
+        }
+        OperationKind::GetTask | OperationKind::CancelTask => write::task(out, task),
+    })
+}
+
+/// The answer of a `SendMessage` that ended in a message.
+#[must_use]
+pub fn encode_message(id: &RequestIdJson, message: &Message) -> Bytes {
+    result(id, 512, |out| {
+        let mut payload = Object::begin(out);
+        write::message(payload.key("message"), message);
+        payload.end();
+    })
+}
+
+/// The answer of what went wrong; without an id where none was readable.
+#[must_use]
+pub fn encode_fault(id: Option<&RequestIdJson>, fault: &Fault) -> Bytes {
+    let mut out = Vec::with_capacity(512);
+    let mut response = Object::begin(&mut out);
+    response.string("jsonrpc", "2.0");
+    response.word("id", id.map_or("null", RequestIdJson::as_str));
+    fault::write(response.key("error"), fault);
+    response.end();
+    out.into()
+}
+
+fn result(id: &RequestIdJson, capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut out = Vec::with_capacity(capacity);
+    let mut response = Object::begin(&mut out);
+    response.string("jsonrpc", "2.0");
+    response.word("id", id.as_str());
+    write(response.key("result"));
+    response.end();
+    out.into()
+}
+
+impl Rejection {
+    fn new(id: Option<RequestIdJson>, fault: Fault) -> Self {
+        Self { id, http_status: fault::http_status(fault.code), fault }
+    }
+
+    fn invalid(id: Option<RequestIdJson>, message: impl Into<String>) -> Self {
+        Self::new(id, Fault::new(FaultCode::InvalidRequest, message))
+    }
+}
+
+struct Envelope<'a> {
+    id: RequestIdJson,
+    method: Cow<'a, str>,
+    /// The parameters as they stand; `None` if they are missing or `null`.
+    params: Option<&'a str>,
+}
+
+fn envelope(text: &str) -> Result<Envelope<'_>, Rejection> {
+    const NAMES: &[&str] = &["jsonrpc", "id", "method", "params"];
+    let mut reader = Reader::new(text);
+    match reader.kind() {
+        Kind::Object => {}
+        Kind::Array => {
+            return Err(Rejection::invalid(None, "batches are not served; send one request each"));
+        }
+        _ => return Err(Rejection::invalid(None, "the request has to be an object")),
+    }
+    let (mut version_is_2, mut method, mut params) = (false, None, None);
+    let (mut id, mut id_is_wrong) = (None, false);
+    reader.enter();
+    let mut misspelled = None;
+    while let Some(key) = reader.key() {
+        match &*key {
+            "jsonrpc" => version_is_2 = reader.string().as_deref() == Some("2.0"),
+            "id" => {
+                let scalar = matches!(reader.kind(), Kind::String | Kind::Number | Kind::Null);
+                let raw = reader.raw().map(|raw| raw.get()).unwrap_or_default();
+                // Two more than the bound for the quotes.
+                if scalar && raw.len() <= limits::ID_BYTES_MAX + 2 {
+                    id = Some(RequestIdJson(raw.into()));
+                } else {
+                    id_is_wrong = true;
+                }
+            }
+            "method" => method = reader.string(),
+            "params" if reader.kind() == Kind::Null => reader.skip(),
+            "params" => params = reader.raw().map(|raw| raw.get()),
+            other => {
+                // A reader that ignores case would take it for the real one.
+                misspelled = NAMES.iter().find(|name| name.eq_ignore_ascii_case(other));
+                reader.skip();
+            }
+        }
+    }
+    let wrong = |id, message: String| Err(Rejection::invalid(id, message));
+    if let Some(name) = misspelled {
+        return wrong(id, format!("`{name}` is misspelled; names are exact"));
+    }
+    if id_is_wrong {
+        let max = limits::ID_BYTES_MAX;
+        return wrong(None, format!("`id` has to be a string, number or null of {max} bytes"));
+    }
+    if !version_is_2 {
+        return wrong(id, "`jsonrpc` has to be \"2.0\"".into());
+    }
+    let Some(method) = method else {
+        return wrong(id, "`method` has to be a string".into());
+    };
+    let Some(id) = id else {
+        return wrong(None, "notifications are not served; give the request an `id`".into());
+    };
+    Ok(Envelope { id, method, params })
+}
+
+/// What to say to a method of A2A before 1.0, whose names have a slash.
+fn legacy_method(method: &str) -> Option<Fault> {
+    method.contains('/').then(|| {
+        let message = format!(
+            "method `{}` is of A2A before 1.0, which comes later; {SERVED}",
+            fault::clean(short(method))
+        );
+        Fault::new(FaultCode::MethodNotFound, message)
+    })
+}
+
+const SERVED: &str = "served are `SendMessage`, `GetTask`, `CancelTask`";
+
+fn operation(method: &str, params: Option<&str>) -> Result<Operation, Fault> {
+    const STREAMING: &str = "streaming is not served yet; use `SendMessage` and `GetTask`";
+    const PUSH: &str = "push notifications are not served yet; use `GetTask`";
+    let unserved = |code, why: &str| Err(Fault::new(code, format!("`{method}`: {why}")));
+    match method {
+        "SendMessage" => send_message(params).map(Operation::SendMessage),
+        "GetTask" => get_task(params).map(Operation::GetTask),
+        "CancelTask" => cancel_task(params).map(Operation::CancelTask),
+        "SendStreamingMessage" | "SubscribeToTask" => {
+            unserved(FaultCode::UnsupportedOperation, STREAMING)
+        }
+        "ListTasks" => unserved(
+            FaultCode::UnsupportedOperation,
+            "listing tasks is not served yet; use `GetTask`",
+        ),
+        "GetExtendedAgentCard" => unserved(
+            FaultCode::UnsupportedOperation,
+            "there is no extended card; read `/.well-known/agent-card.json`",
+        ),
+        "CreateTaskPushNotificationConfig"
+        | "GetTaskPushNotificationConfig"
+        | "ListTaskPushNotificationConfigs"
+        | "DeleteTaskPushNotificationConfig" => {
+            unserved(FaultCode::PushNotificationNotSupported, PUSH)
+        }
+        _ => Err(Fault::new(
+            FaultCode::MethodNotFound,
+            format!("no method `{}`; {SERVED}", fault::clean(short(method))),
+        )),
+    }
+}
+
+fn send_message(params: Option<&str>) -> Result<SendMessage, Fault> {
+    const NAMES: &[&str] = &["tenant", "message", "configuration", "metadata"];
+    let (mut tenant, mut message, mut attached) = (None, None, None);
+    let mut configuration = Configuration::default();
+    let read = fields(params, NAMES, |field, reader, at, problems| match field {
+        "tenant" => tenant = name(reader, at, problems),
+        "message" => message = read::message(reader, at, problems),
+        "configuration" => configuration.read(reader, at, problems),
+        _ => attached = metadata(reader, at, problems),
+    });
+    if configuration.push {
+        return Err(Fault::new(
+            FaultCode::PushNotificationNotSupported,
+            "`configuration.taskPushNotificationConfig`: push notifications are not served yet",
+        ));
+    }
+    let message = read.require("message", message)?;
+    Ok(SendMessage { tenant, message, configuration: configuration.asked, metadata: attached })
+}
+
+#[derive(Default)]
+struct Configuration {
+    asked: SendConfiguration,
+    push: bool,
+}
+
+impl Configuration {
+    fn read(&mut self, reader: &mut Reader<'_>, at: &Path<'_>, problems: &mut Problems) {
+        const NAMES: &[&str] = &[
+            "acceptedOutputModes",
+            "historyLength",
+            "returnImmediately",
+            "taskPushNotificationConfig",
+        ];
+        object(reader, at, problems, NAMES, None, |field, reader, at, problems| match field {
+            "acceptedOutputModes" => self.asked.accepted_output_modes = names(reader, at, problems),
+            "historyLength" => self.asked.history_length = count(reader, at, problems),
+            "returnImmediately" => self.asked.return_immediately = boolean(reader, at, problems),
+            _ => {
+                self.push = true;
+                reader.skip();
+            }
+        });
+    }
+}
+
+fn get_task(params: Option<&str>) -> Result<GetTask, Fault> {
+    let (mut tenant, mut task, mut history_length) = (None, None, None);
+    let read =
+        fields(
+            params,
+            &["tenant", "id", "historyLength"],
+            |field, reader, at, problems| match field {
+                "tenant" => tenant = name(reader, at, problems),
+                "id" => task = id(reader, at, problems, TaskId::parse),
+                _ => history_length = count(reader, at, problems),
+            },
+        );
+    Ok(GetTask { tenant, id: read.require("id", task)?, history_length })
+}
+
+fn cancel_task(params: Option<&str>) -> Result<CancelTask, Fault> {
+    let (mut tenant, mut task, mut attached) = (None, None, None);
+    let read =
+        fields(params, &["tenant", "id", "metadata"], |field, reader, at, problems| match field {
+            "tenant" => tenant = name(reader, at, problems),
+            "id" => task = id(reader, at, problems, TaskId::parse),
+            _ => attached = metadata(reader, at, problems),
+        });
+    Ok(CancelTask { tenant, id: read.require("id", task)?, metadata: attached })
+}
+
+/// Parameters that have been walked, with what was wrong in them.
+struct Fields(Problems);
+
+impl Fields {
+    /// The required `field`, if nothing was wrong with it or with anything else.
+    fn require<T>(mut self, field: &'static str, value: Option<T>) -> Result<T, Fault> {
+        let value = self.0.require(&Path::Root, field, value);
+        match value {
+            Some(value) if self.0.0.is_empty() => Ok(value),
+            _ => Err(Fault::invalid_params(self.0.0)),
+        }
+    }
+}
+
+fn fields<'a>(
+    params: Option<&'a str>,
+    names: &'static [&'static str],
+    on: impl FnMut(&'static str, &mut Reader<'a>, &Path<'_>, &mut Problems),
+) -> Fields {
+    let mut problems = Problems::default();
+    match params {
+        Some(text) if text.starts_with('{') => {
+            object(&mut Reader::new(text), &Path::Root, &mut problems, names, None, on);
+        }
+        Some(_) => problems.add(&Path::Field(&Path::Root, "params"), "must be an object"),
+        None => problems.add(&Path::Field(&Path::Root, "params"), "is required"),
+    }
+    Fields(problems)
+}
+
+/// The beginning of a peer's word, as much of it as an answer repeats.
+fn short(word: &str) -> &str {
+    const SHOWN_MAX: usize = 64;
+    word.char_indices().nth(SHOWN_MAX).map_or(word, |(end, _)| &word[..end])
+}
