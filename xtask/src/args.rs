@@ -166,7 +166,8 @@ fn help(command: &str) -> Result<&'static str> {
 
 fn unknown(command: &str, word: &str) -> anyhow::Error {
     anyhow::anyhow!(
-        "`cargo xtask {command}` does not know `{word}`; `cargo xtask help {command}` lists what it knows"
+        "`cargo xtask {command}` does not know `{word}`; \
+         `cargo xtask help {command}` lists what it knows"
     )
 }
 

@@ -84,7 +84,7 @@ pub(crate) fn test(workspace: &Workspace, options: &TestOptions) -> Result<bool>
     report.finish(&tally, io::stdout())
 }
 
-/// [`test`], and the checks that need more than cargo.
+/// [`test()`], and the checks that need more than cargo.
 ///
 /// # Errors
 ///

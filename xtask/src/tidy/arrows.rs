@@ -13,7 +13,7 @@ use crate::process::Workspace;
 /// What each package of ours may depend on, also of ours.
 ///
 /// The crates in the middle (`identity`, `a2a`, `journal`, `agent`, `engine`, `policy`) never
-/// see each other: `client` and `node` introduce them.
+/// see each other: `client`, for one who calls, and `node`, for one who serves, introduce them.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("convoke-model", &[]),
     ("convoke-macros", &[]),
@@ -39,7 +39,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "convoke-agent",
             "convoke-identity",
             "convoke-a2a",
-            "convoke-client",
         ],
     ),
     (
@@ -76,6 +75,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// Packages that measure and may therefore look at everything.
 const UNBOUND: &[&str] = &["convoke-bench"];
+
+/// Where [`ALLOWED`] stands, for whoever has to change it.
+const TABLE: &str = "xtask/src/tidy/arrows.rs";
 
 /// Most arrows from a crate of the house to one below it, one after the other.
 ///
@@ -165,7 +167,6 @@ fn read_packages(listing: &str, root: &str) -> Result<Vec<Package>> {
 /// Every arrow is in the table, every package has its row, and a crate is called after its
 /// directory.
 pub(crate) fn check_directions(tree: &Tree, packages: &[Package]) -> Vec<Problem> {
-    const TABLE: &str = "xtask/src/tidy/arrows.rs";
     let mut problems = Vec::new();
     for package in packages {
         let Package { name, directory, dependencies } = package;
@@ -179,7 +180,8 @@ pub(crate) fn check_directions(tree: &Tree, packages: &[Package]) -> Vec<Problem
         }
         let Some((_, allowed)) = ALLOWED.iter().find(|(known, _)| known == name) else {
             let what = format!(
-                "`{name}` has no row in {TABLE}: say there what it may use, and in docs/architecture.md what earned it"
+                "`{name}` has no row in {TABLE}: say there what it may use, \
+                 and in docs/architecture.md what earned it"
             );
             problems.push(Problem::new(package.manifest(), 1, what));
             continue;
@@ -193,13 +195,25 @@ pub(crate) fn check_directions(tree: &Tree, packages: &[Package]) -> Vec<Problem
                     allowed.join(", ")
                 };
                 let what = format!(
-                    "`{name}` may not use `{used}`, only {may}: let the crate above introduce them, or pass the value in"
+                    "`{name}` may not use `{used}`, only {may}: \
+                     let the crate above introduce them, or pass the value in"
                 );
                 problems.push(Problem::new(package.manifest(), package.line(tree, used), what));
             }
         }
     }
     problems
+}
+
+/// Every row of the table has its package.
+pub(crate) fn check_rows(packages: &[Package]) -> Vec<Problem> {
+    let names = ALLOWED.iter().map(|(name, _)| *name).chain(UNBOUND.iter().copied());
+    names
+        .filter(|name| packages.iter().all(|package| package.name != *name))
+        .map(|name| {
+            Problem::new(TABLE, 1, format!("`{name}` is gone: take its row out of the table"))
+        })
+        .collect()
 }
 
 /// No chain of arrows between the crates of the house is longer than [`CHAIN_MAX`].
@@ -223,7 +237,8 @@ pub(crate) fn check_chain(packages: &[Package]) -> Vec<Problem> {
         return Vec::new();
     }
     let what = format!(
-        "the chain {} has {arrows} arrows, more than {CHAIN_MAX}: drop one, or move what is shared down",
+        "the chain {} has {arrows} arrows, more than {CHAIN_MAX}: \
+         drop one, or move what is shared down",
         longest.join(" → ")
     );
     vec![Problem::new(top.manifest(), 1, what)]
@@ -296,6 +311,15 @@ mod tests {
         check(&[package("convoke-net", "crates/web", &[])], &["`convoke-net` lives in"]);
         check(&[package("convoke", "crates/convoke", &[])], &[]);
         check(&[package("convoke-bench", "benches", &["convoke-net"])], &[]);
+    }
+
+    #[test]
+    fn every_row_has_its_package() {
+        let rows = ALLOWED.iter().map(|(name, _)| name).chain(UNBOUND);
+        let mut packages: Vec<Package> = rows.map(|name| package(name, "", &[])).collect();
+        assert_eq!(check_rows(&packages), []);
+        let gone = packages.pop().unwrap();
+        assert!(check_rows(&packages)[0].what.contains(&gone.name));
     }
 
     #[test]

@@ -78,7 +78,8 @@ pub(crate) fn check_built(built: &BTreeSet<Built>) -> Vec<Problem> {
     for Built { name, version, features } in built {
         for (_, why) in BANNED.iter().filter(|(banned, _)| banned == name) {
             let what = format!(
-                "`{name}` {version} would be built: {why}; `cargo tree --invert {name}` shows who brings it"
+                "`{name}` {version} would be built: {why}; \
+                 `cargo tree --invert {name}` shows who brings it"
             );
             problems.push(Problem::new(LOCK, 1, what));
         }
@@ -87,7 +88,8 @@ pub(crate) fn check_built(built: &BTreeSet<Built>) -> Vec<Problem> {
             .filter(|(package, feature, _)| package == name && features.contains(*feature))
         {
             let what = format!(
-                "`{name}` {version} would be built with `{feature}`: {why}; `cargo tree --edges features --invert {name}` shows who asks for it"
+                "`{name}` {version} would be built with `{feature}`: {why}; \
+                 `cargo tree --edges features --invert {name}` shows who asks for it"
             );
             problems.push(Problem::new(LOCK, 1, what));
         }

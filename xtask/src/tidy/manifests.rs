@@ -68,7 +68,8 @@ pub(crate) fn check_clippy_settings(tree: &Tree) -> Vec<Problem> {
         for switch in &switches {
             if !own.lines().any(|line| line == *switch) {
                 let what = format!(
-                    "lacks `{switch}`: this file takes the place of the workspace's, repeat its switches"
+                    "lacks `{switch}`: this file takes the place of the workspace's, \
+                     repeat its switches"
                 );
                 problems.push(Problem::new(path, 1, what));
             }

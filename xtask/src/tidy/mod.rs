@@ -54,6 +54,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Vec<Problem>> {
 
     let mut problems = Vec::new();
     problems.extend(arrows::check_directions(&tree, &packages));
+    problems.extend(arrows::check_rows(&packages));
     problems.extend(arrows::check_chain(&packages));
     problems.extend(graph::check_built(&built));
     problems.extend(graph::check_lock(&tree));
