@@ -1,1 +1,41 @@
-//! Not written yet.
+//! Rego: a question in, a decision and its reasons out.
+//!
+//! A [`Policy`] is loaded once, from source, and asked on every request. It fails closed: whatever
+//! is not exactly `true` is a refusal, and so is everything that cannot be evaluated in time.
+//! [`authorize`] is the only door from an operation to its handler, because nothing else makes an
+//! [`Authorized`].
+//!
+//! This crate has no socket, runtime or clock: a monotonic clock comes in as an argument and the
+//! instant of the request is part of the [`Question`]. One exception is the engine's: regorus cuts
+//! a long evaluation by the machine's own monotonic clock.
+//!
+//! # Writing a policy
+//!
+//! The rule is `allow`, a boolean, or `decision`, an object with a boolean `allow` and optionally
+//! a string `reason`; if there are both, `decision` decides. Beside `allow` there may be a rule
+//! `reason`, a string. `request.params` is in the input document only if the policy can read it.
+//!
+//! A fact that is not known is absent from the input, never empty or null: an anonymous caller has
+//! no `input.caller.spiffe_id`. Every comparison with an absent fact is undefined, so a rule that
+//! asks for something (`input.caller.spiffe_id == "…"`, and also `!=`) cannot be true. `not` turns
+//! undefined into true: `not input.caller.spiffe_id == "…"` admits everybody else, the anonymous
+//! caller included. Say who may, not who may not.
+
+mod authorize;
+mod engine;
+mod error;
+#[cfg(test)]
+mod fixture;
+mod input;
+mod inspect;
+mod load;
+mod policy;
+mod said;
+#[cfg(test)]
+mod tests;
+
+pub use authorize::{Authorized, Refused, authorize};
+pub use error::LoadError;
+pub use input::Question;
+pub use load::SOURCE_BYTES_MAX;
+pub use policy::{Fixed, Language, PACKAGE_DEFAULT, Policy, PolicyOptions, PolicySource};

@@ -1,0 +1,74 @@
+//! Why a policy is not loaded.
+
+use crate::said::place;
+
+/// Why a policy is not loaded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// Larger than we read.
+    #[error("{name} has {bytes} bytes, more than the {max} of a policy; split it or move its data")]
+    TooLarge {
+        /// The file.
+        name: String,
+        /// Its size in bytes.
+        bytes: usize,
+        /// The largest size in bytes.
+        max: usize,
+    },
+    /// Not Rego, in any of the languages that were tried.
+    #[error("{}: {message}{cure}", place(name, *line))]
+    Syntax {
+        /// The file.
+        name: String,
+        /// The line, from 1; 0 if the engine names none.
+        line: u32,
+        /// What the engine says.
+        message: String,
+        /// What to do about it, beginning with `; `, where that is known.
+        cure: &'static str,
+    },
+    /// Rego, but of another package.
+    #[error(
+        "{name} declares package `{declared}`, not `{configured}`; change the file or configure \
+         its package"
+    )]
+    Package {
+        /// The file.
+        name: String,
+        /// The package in the file.
+        declared: String,
+        /// The package in the options.
+        configured: String,
+    },
+    /// Nothing to ask.
+    #[error("{name} has neither a rule `allow` nor a rule `decision` in package `{package}`")]
+    NoRule {
+        /// The file.
+        name: String,
+        /// The package.
+        package: String,
+    },
+    /// Calls a function that the engine has not, which would fail when a request is decided.
+    #[error(
+        "{name}:{line}: calls `{function}`, which this engine does not have; decide on the input \
+         alone"
+    )]
+    UnknownFunction {
+        /// The file.
+        name: String,
+        /// The line, from 1.
+        line: u32,
+        /// The function's name.
+        function: String,
+    },
+    /// A function that calls itself, which Rego forbids and the engine would do without end.
+    #[error("{name}:{line}: function `{function}` calls itself; Rego has no recursion")]
+    Recursion {
+        /// The file.
+        name: String,
+        /// The line, from 1.
+        line: u32,
+        /// The function's name.
+        function: String,
+    },
+}
