@@ -108,8 +108,8 @@ impl SendError {
 
     /// Names the address in an error of the HTTP layer, and finds the TLS alert inside it.
     ///
-    /// `fresh` says that nothing had come from the peer on this connection before: an alert about
-    /// our certificate then ends the handshake, before which a server reads no request.
+    /// `fresh` says that nothing had come from the peer on this connection before: an alert of the
+    /// handshake is then the end of it, and before its end a server reads no request.
     pub(super) fn of_http(
         address: &Address,
         source: hyper::Error,
@@ -121,7 +121,7 @@ impl SendError {
             Some(rustls::Error::AlertReceived(alert)) => Self::PeerRefusedUs {
                 address,
                 alert: *alert,
-                sent: sent && !(fresh && is_about_us(*alert)),
+                sent: sent && !(fresh && is_of_handshake(*alert)),
             },
             _ => Self::Http { address, sent, source },
         }
@@ -140,8 +140,10 @@ impl SendError {
     }
 }
 
-/// Whether an alert is a verdict on a certificate. Source: RFC 8446 §6.2.
-fn is_about_us(alert: AlertDescription) -> bool {
+/// Whether an alert belongs to the handshake: a verdict on our certificate or on our proof of it.
+///
+/// Source: RFC 8446 §6.2.
+fn is_of_handshake(alert: AlertDescription) -> bool {
     use AlertDescription as A;
     matches!(
         alert,
@@ -153,6 +155,8 @@ fn is_about_us(alert: AlertDescription) -> bool {
             | A::UnknownCA
             | A::AccessDenied
             | A::CertificateRequired
+            | A::DecryptError
+            | A::HandshakeFailure
     )
 }
 

@@ -135,20 +135,24 @@ async fn detect(
 ) -> Result<Protocol, Ended> {
     let mut timer = pin!(sleep_until(Instant::now() + limits.first_byte_timeout));
     let mut begins = pin!(stream.begins_with(H2_PREFACE));
-    loop {
-        tokio::select! {
-            begins = &mut begins => return match begins {
+    std::future::poll_fn(|cx| {
+        pulse.listen(cx);
+        if pulse.ordered() != Order::Serve {
+            return Poll::Ready(Err(Ended::Closed));
+        }
+        if let Poll::Ready(begins) = begins.as_mut().poll(cx) {
+            return Poll::Ready(match begins {
                 Ok(true) => Ok(Protocol::Http2),
                 Ok(false) => Ok(Protocol::Http1),
                 Err(_reset) => Err(Ended::Closed),
-            },
-            () = pulse.draining() => return Err(Ended::Closed),
-            () = &mut timer => match pulse.deadline(limits) {
-                Some(deadline) if deadline > Instant::now() => timer.as_mut().reset(deadline),
-                _ => return Err(Ended::TooSlow(pulse.phase())),
-            },
+            });
         }
-    }
+        // No request runs yet, so there always is a deadline.
+        let deadline = pulse.deadline(limits).unwrap_or_else(Instant::now);
+        ready!(wait_until(timer.as_mut(), deadline, cx));
+        Poll::Ready(Err(Ended::TooSlow(pulse.phase())))
+    })
+    .await
 }
 
 /// Gives a peer whose handshake failed the chance to read the alert: closing with its bytes unread

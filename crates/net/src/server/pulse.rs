@@ -385,10 +385,11 @@ mod tests {
         assert_eq!(pulse.deadline(&limits), Some(began + limits.first_byte_timeout));
         pulse.has_read();
         assert_eq!(pulse.phase(), Phase::Head);
-        let running = Running::begin(Arc::new(Pulse::new()));
+        let running = Running::begin(Arc::clone(&pulse));
         assert_eq!(pulse.deadline(&limits), None);
-        drop(running);
-        pulse.enter(Phase::Idle);
+        running.answered();
+        assert_eq!(pulse.phase(), Phase::Idle);
+        assert_eq!(pulse.finished.load(Ordering::Relaxed), 1);
         pulse.set_multiplexed();
         pulse.has_read();
         assert_eq!(pulse.phase(), Phase::Idle);
