@@ -1,1 +1,30 @@
-//! Not written yet.
+//! The durable record behind tasks and audit.
+//!
+//! [`Journal`] is what the node asks of it; [`MemoryJournal`] keeps everything in the process and
+//! says so. [`AuditSink`] is where audit records go; [`JsonLinesSink`] writes them to a file.
+//!
+//! Two rules hold for every implementation. Every method is scoped by owner, so that a foreign task
+//! looks exactly like a missing one. And an audit record is handed over before the change that it
+//! speaks of can be seen; where it cannot be, nothing changes.
+
+mod audit;
+#[cfg(any(test, feature = "test-util"))]
+pub mod contract;
+mod journal;
+mod json_lines;
+mod memory;
+#[cfg(any(test, feature = "test-util"))]
+mod memory_sink;
+mod size;
+
+use std::pin::Pin;
+
+pub use audit::{AuditCounts, AuditError, AuditSink};
+pub use journal::{Durability, Journal, JournalError, NewTask, Scope, StoredTask};
+pub use json_lines::{AuditOpenError, JsonLinesSink, RECORDS_MAX_DEFAULT};
+pub use memory::{MemoryJournal, MemoryLimits};
+#[cfg(any(test, feature = "test-util"))]
+pub use memory_sink::MemorySink;
+
+/// A future behind a pointer, so that the traits here can be used as objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,0 +1,298 @@
+use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc;
+
+use super::*;
+use crate::contract::audit;
+
+fn request_ids(path: &Path) -> Vec<String> {
+    ids_of(&std::fs::read(path).unwrap())
+}
+
+fn ids_of(lines: &[u8]) -> Vec<String> {
+    let text = std::str::from_utf8(lines).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'), "the last line is whole");
+    text.lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["request_id"].as_str().unwrap().to_owned()
+        })
+        .collect()
+}
+
+/// A target that does what the test tells it, try by try.
+struct Scripted {
+    steps: mpsc::Receiver<Step>,
+    file: Arc<Mutex<Vec<u8>>>,
+    sync_fails: bool,
+}
+
+/// What the target does when it is next written to. Without a step it takes everything.
+enum Step {
+    /// Take so many bytes.
+    Take(usize),
+    Fail,
+    /// Take everything and fail the sync.
+    FailSync,
+    /// Tell the test, and wait until it drops its end.
+    Pause(mpsc::Sender<()>, mpsc::Receiver<()>),
+    Panic,
+}
+
+impl Target for Scripted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let take = match self.steps.try_recv() {
+            Ok(Step::Take(count)) => count,
+            Ok(Step::Fail) => return Err(io::ErrorKind::StorageFull.into()),
+            Ok(Step::FailSync) => {
+                self.sync_fails = true;
+                bytes.len()
+            }
+            Ok(Step::Pause(reached, release)) => {
+                reached.send(()).unwrap();
+                assert!(release.recv().is_err());
+                bytes.len()
+            }
+            Ok(Step::Panic) => panic!("as the test told"),
+            Err(_) => bytes.len(),
+        };
+        self.file.lock().unwrap().extend_from_slice(&bytes[..take]);
+        Ok(take)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.sync_fails) {
+            return Err(io::Error::other("the disk is gone"));
+        }
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        // What was not synced is lost.
+        self.file.lock().unwrap().clear();
+        Ok(())
+    }
+}
+
+type Written = Arc<Mutex<Vec<u8>>>;
+
+fn scripted(sync: bool, records_max: usize) -> (JsonLinesSink, mpsc::Sender<Step>, Written) {
+    let (tell, steps) = mpsc::channel();
+    let file = Written::default();
+    let target = Scripted { steps, file: Arc::clone(&file), sync_fails: false };
+    let sink = JsonLinesSink::start(Path::new("audit.jsonl"), sync, records_max, target).unwrap();
+    (sink, tell, file)
+}
+
+/// Makes the writer stop inside its next write. Once the first channel speaks it is there; dropping
+/// the second lets it go on.
+fn pause(tell: &mpsc::Sender<Step>) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (reached, is_there) = mpsc::channel();
+    let (release, go_on) = mpsc::channel();
+    tell.send(Step::Pause(reached, go_on)).unwrap();
+    (is_there, release)
+}
+
+#[tokio::test]
+async fn records_reach_the_file_in_order_and_survive_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("new/deep/audit.jsonl");
+    for (sync, ids) in [(false, ["1", "2"]), (true, ["3", "4"])] {
+        let sink = JsonLinesSink::open(&path, sync).unwrap();
+        assert_eq!((sink.waits(), sink.healthy()), (sync, true));
+        for id in ids {
+            sink.submit(audit(id)).unwrap();
+        }
+        sink.flush().await.unwrap();
+        assert_eq!(request_ids(&path).last().map(String::as_str), Some(ids[1]));
+        assert_eq!(sink.counts(), AuditCounts { written: 2, refused: 0 });
+        sink.flush().await.unwrap();
+    }
+    assert_eq!(request_ids(&path), ["1", "2", "3", "4"]);
+
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(path.parent().unwrap()), 0o700);
+    assert_eq!(mode(&directory.path().join("new")), 0o700);
+}
+
+#[test]
+fn records_are_written_without_being_asked_for() {
+    let (sink, tell, file) = scripted(false, 10);
+    let (is_there, release) = pause(&tell);
+    sink.submit(audit("1")).unwrap();
+    // Nobody flushes or closes, and yet the writer comes.
+    is_there.recv().unwrap();
+    drop(release);
+    sink.close().unwrap();
+    assert_eq!(ids_of(&file.lock().unwrap()), ["1"]);
+}
+
+#[test]
+fn a_torn_line_is_ended_when_the_file_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    for (before, after) in [("{\"torn", "{\"torn\n"), ("{}\n", "{}\n"), ("", "")] {
+        std::fs::write(&path, before).unwrap();
+        JsonLinesSink::open(&path, false).unwrap().close().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), after);
+    }
+}
+
+#[test]
+fn a_hundred_threads_lose_nothing() {
+    const THREADS: usize = 100;
+    const EACH: usize = 200;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let sink = JsonLinesSink::open(&path, false).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let sink = &sink;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    sink.submit(audit(&format!("{thread}-{n}"))).unwrap();
+                }
+            });
+        }
+    });
+    sink.close().unwrap();
+    let ids = request_ids(&path);
+    assert_eq!(ids.len(), THREADS * EACH);
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), THREADS * EACH);
+    // Each thread's records are in the order in which it handed them over.
+    let own = |thread: usize| {
+        let prefix = format!("{thread}-");
+        ids.iter().filter_map(move |id| id.strip_prefix(&prefix)).map(str::to_owned)
+    };
+    for thread in 0..THREADS {
+        assert!(own(thread).eq((0..EACH).map(|n| n.to_string())), "thread {thread}");
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_and_counts_what_is_being_written() {
+    let (sink, tell, file) = scripted(false, 3);
+    let (is_there, release) = pause(&tell);
+    sink.submit(audit("1")).unwrap();
+    is_there.recv().unwrap();
+    sink.submit(audit("2")).unwrap();
+    sink.submit(audit("3")).unwrap();
+    let refused = sink.submit(audit("4")).unwrap_err();
+    assert!(matches!(refused, AuditError::Full { records_max: 3 }), "{refused}");
+    assert!(!sink.healthy());
+    assert_eq!(sink.counts(), AuditCounts { written: 0, refused: 1 });
+    drop(release);
+    sink.close().unwrap();
+    assert_eq!(ids_of(&file.lock().unwrap()), ["1", "2", "3"]);
+    assert_eq!(sink.counts(), AuditCounts { written: 3, refused: 1 });
+}
+
+#[test]
+fn close_writes_everything_and_then_takes_nothing() {
+    let (sink, _tell, file) = scripted(false, 100_000);
+    let ids: Vec<String> = (0..2 * BATCH_RECORDS).map(|n| n.to_string()).collect();
+    for id in &ids {
+        sink.submit(audit(id)).unwrap();
+    }
+    sink.close().unwrap();
+    sink.close().unwrap();
+    assert_eq!(ids_of(&file.lock().unwrap()), ids);
+    assert!(matches!(sink.submit(audit("late")), Err(AuditError::Closed)));
+    assert!(!sink.healthy());
+}
+
+#[tokio::test]
+async fn an_unwritable_file_refuses_until_it_can_be_written() {
+    let (sink, tell, file) = scripted(false, 100);
+    // A disk that fills up in the middle of a line.
+    tell.send(Step::Take(10)).unwrap();
+    tell.send(Step::Fail).unwrap();
+    let (is_there, release) = pause(&tell);
+    sink.submit(audit("1")).unwrap();
+    let failed = sink.flush().await.unwrap_err();
+    assert!(matches!(&failed, AuditError::Unwritable { .. }), "{failed}");
+    let refused = sink.submit(audit("2")).unwrap_err();
+    assert!(matches!(&refused, AuditError::Unwritable { .. }), "{refused}");
+    assert!(!sink.healthy());
+
+    // Nobody asks for it, and yet it is tried again, and goes on where it stopped.
+    is_there.recv().unwrap();
+    drop(release);
+    let recovered = sink.shared.progress.subscribe().wait_for(|now| now.written == 1).await.is_ok();
+    assert!(recovered && sink.healthy());
+    sink.submit(audit("3")).unwrap();
+    sink.flush().await.unwrap();
+    assert_eq!(ids_of(&file.lock().unwrap()), ["1", "3"]);
+    assert_eq!(sink.counts(), AuditCounts { written: 2, refused: 1 });
+}
+
+#[tokio::test]
+async fn a_failed_sync_writes_the_batch_again() {
+    let (sink, tell, file) = scripted(true, 100);
+    tell.send(Step::FailSync).unwrap();
+    let (is_there, release) = pause(&tell);
+    sink.submit(audit("1")).unwrap();
+    assert!(matches!(sink.flush().await, Err(AuditError::Unwritable { .. })));
+    is_there.recv().unwrap();
+    drop(release);
+    sink.close().unwrap();
+    assert_eq!(ids_of(&file.lock().unwrap()), ["1"]);
+}
+
+#[test]
+fn closing_says_what_is_lost() {
+    let (sink, tell, _file) = scripted(false, 100);
+    let (is_there, release) = pause(&tell);
+    sink.submit(audit("1")).unwrap();
+    is_there.recv().unwrap();
+    for id in ["2", "3"] {
+        sink.submit(audit(id)).unwrap();
+    }
+    // More tries than the writer can make before it sees that it is to end.
+    for _ in 0..100 {
+        tell.send(Step::Fail).unwrap();
+    }
+    drop(release);
+    let lost = sink.close().unwrap_err();
+    assert!(matches!(lost, AuditError::Lost { records: 2, source: Some(_), .. }), "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_writer_that_panics_closes_the_sink() {
+    let (sink, tell, _file) = scripted(false, 100);
+    tell.send(Step::Panic).unwrap();
+    sink.submit(audit("1")).unwrap();
+    assert!(matches!(sink.flush().await, Err(AuditError::Closed)));
+    assert!(matches!(sink.submit(audit("2")), Err(AuditError::Closed)));
+    assert!(matches!(sink.close(), Err(AuditError::Lost { records: 1, .. })));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_noticed() {
+    // Every write to this device fails for want of space.
+    let sink = JsonLinesSink::open(Path::new("/dev/full"), false).unwrap();
+    sink.submit(audit("1")).unwrap();
+    let failed = sink.flush().await.unwrap_err();
+    let AuditError::Unwritable { source, .. } = &failed else { panic!("{failed}") };
+    assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+    assert!(matches!(sink.close(), Err(AuditError::Lost { records: 1, .. })));
+}
+
+#[test]
+fn a_path_that_cannot_be_written_is_an_error_at_once() {
+    fn check(path: &Path, expected: &str) {
+        let error = JsonLinesSink::open(path, false).err().unwrap();
+        assert_eq!(error.to_string(), expected);
+        assert!(std::error::Error::source(&error).is_some());
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let shown = root.display();
+    std::fs::write(root.join("file"), "").unwrap();
+    check(root, &format!("audit file `{shown}` cannot be opened for appending"));
+    check(
+        &root.join("file/audit.jsonl"),
+        &format!("directory `{shown}/file` of the audit file cannot be created"),
+    );
+}
