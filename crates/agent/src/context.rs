@@ -1,0 +1,140 @@
+//! What a handler knows of the request that it answers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use convoke_model::{Caller, ContextId, Json, JsonError, RequestId, SpiffeId, TaskId};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::{AgentConfig, CallBuilder, Callee, Outbound};
+
+/// One request as its handler sees it: who asks, until when, on whose behalf the agent acts, and
+/// the way to other agents. Cloning is cheap.
+#[derive(Clone)]
+pub struct Context(Arc<ContextParts>);
+
+/// What a [`Context`] is made of; the node fills it in for each request.
+pub struct ContextParts {
+    /// Who asks; verified before the handler runs.
+    pub caller: Caller,
+    /// The request's name in logs and audit.
+    pub request_id: RequestId,
+    /// The task that the result will belong to; an ephemeral call has none.
+    pub task_id: Option<TaskId>,
+    /// The conversation that the request belongs to.
+    pub context_id: Option<ContextId>,
+    /// When the answer is of no more use, if anybody said.
+    pub deadline: Option<Instant>,
+    /// Cancelled when the answer is of no more use.
+    pub cancelled: CancellationToken,
+    /// The agent's own configuration.
+    pub config: Arc<AgentConfig>,
+    /// The span that the handler's log lines belong to.
+    pub span: tracing::Span,
+    /// The way out.
+    pub outbound: Arc<dyn Outbound>,
+}
+
+impl Context {
+    /// The context of one request.
+    #[must_use]
+    pub fn new(parts: ContextParts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.0.caller
+    }
+
+    /// Who asks, if it is somebody: a caller without a credential has no SPIFFE ID.
+    #[must_use]
+    pub fn caller_spiffe_id(&self) -> Option<&SpiffeId> {
+        self.0.caller.spiffe_id()
+    }
+
+    /// The request's name in logs and audit.
+    #[must_use]
+    pub fn request_id(&self) -> &RequestId {
+        &self.0.request_id
+    }
+
+    /// The task that the result will belong to; an ephemeral call has none.
+    #[must_use]
+    pub fn task_id(&self) -> Option<&TaskId> {
+        self.0.task_id.as_ref()
+    }
+
+    /// The conversation that the request belongs to.
+    #[must_use]
+    pub fn context_id(&self) -> Option<&ContextId> {
+        self.0.context_id.as_ref()
+    }
+
+    /// When the answer is of no more use, if anybody said.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.deadline
+    }
+
+    /// The time until [`deadline`](Self::deadline); zero once it has passed.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        // The runtime's clock, so that a test that pauses it pauses this too.
+        let now = tokio::time::Instant::now().into_std();
+        self.0.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// Cancelled when the answer is of no more use: the caller asked to end the task, hung up on an
+    /// ephemeral call, or the node is out of patience while it drains.
+    #[must_use]
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.0.cancelled
+    }
+
+    /// The agent's own configuration.
+    #[must_use]
+    pub fn config(&self) -> &AgentConfig {
+        &self.0.config
+    }
+
+    /// The span that the handler's log lines belong to. It is entered while the handler runs; only
+    /// a task that the handler spawns needs to enter it again.
+    #[must_use]
+    pub fn span(&self) -> &tracing::Span {
+        &self.0.span
+    }
+
+    /// Prepares a call of `capability` on another agent.
+    ///
+    /// `agent` is a [`SpiffeId`], whose address is looked up in `agent_registry`, or an entry of
+    /// that registry, which has its own. Whoever answers has to prove that ID.
+    pub fn call_agent(
+        &self,
+        agent: impl Callee,
+        capability: &str,
+        params: impl Serialize,
+    ) -> CallBuilder {
+        let params: Result<Json, JsonError> = Json::of(&params);
+        CallBuilder::new(self.clone(), agent, capability, params)
+    }
+
+    pub(crate) fn outbound(&self) -> &dyn Outbound {
+        &*self.0.outbound
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("caller", &self.0.caller)
+            .field("request_id", &self.0.request_id)
+            .field("task_id", &self.0.task_id)
+            .field("context_id", &self.0.context_id)
+            .field("deadline", &self.0.deadline)
+            .finish_non_exhaustive()
+    }
+}
