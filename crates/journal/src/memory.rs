@@ -8,9 +8,13 @@ use convoke_model::{AuditRecord, CapabilityName, EventError, Task, TaskEvent, Ta
 use crate::size::event_bytes;
 use crate::{AuditSink, BoxFuture, Durability, Journal, JournalError, NewTask, Scope, StoredTask};
 
-/// What a task takes beside its events: its entry, its names, its places in map and queue. Measured
-/// as the sizes of those types, rounded up.
-const TASK_BYTES: usize = 1024;
+/// What a task takes beside its events and its names: its entry and its places in map and queue, with
+/// as much again for what map and queue hold in reserve.
+const TASK_BYTES: usize = 2
+    * (size_of::<Task>()
+        + size_of::<(TaskId, Entry)>()
+        + size_of::<(Scope, TaskId)>()
+        + size_of::<(Scope, HashMap<TaskId, Entry>)>());
 
 /// How much a [`MemoryJournal`] may keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +70,7 @@ impl MemoryJournal {
         new: NewTask,
         audit: Option<AuditRecord>,
     ) -> Result<u64, JournalError> {
-        let (id, entry) = Entry::fold(new)?;
+        let (id, entry) = Entry::fold(scope, new)?;
         let check = |shelf: &Shelf| shelf.check_create(scope, &id, entry.bytes, self.limits);
         let audit = self.audit_first(audit, check).await?;
 
@@ -228,12 +232,19 @@ impl Shelf {
     fn insert(&mut self, scope: &Scope, id: TaskId, entry: Entry) {
         self.tasks += 1;
         self.bytes += entry.bytes;
-        if entry.task.status.state.is_terminal() {
-            self.ended.push_back((scope.clone(), id.clone()));
-        } else {
+        let ended = entry.task.status.state.is_terminal().then(|| id.clone());
+        if ended.is_none() {
             self.running_bytes += entry.bytes;
         }
         self.owners.entry(scope.clone()).or_default().insert(id, entry);
+        if let Some(id) = ended {
+            self.ended.push_back((self.own_name(scope), id));
+        }
+    }
+
+    /// The scope as the map has it. Its texts are then kept once for an owner, not once for a task.
+    fn own_name(&self, scope: &Scope) -> Scope {
+        self.owners.get_key_value(scope).map_or(scope, |(own, _)| own).clone()
     }
 
     /// Adds `events`, which were checked, to the task and returns the number of the newest.
@@ -263,7 +274,7 @@ impl Shelf {
         self.bytes += bytes;
         if ended {
             self.running_bytes -= before;
-            self.ended.push_back((scope.clone(), id.clone()));
+            self.ended.push_back((self.own_name(scope), id.clone()));
         } else {
             self.running_bytes += bytes;
         }
@@ -291,8 +302,13 @@ impl Shelf {
 }
 
 impl Entry {
-    fn fold(new: NewTask) -> Result<(TaskId, Self), JournalError> {
-        let bytes = TASK_BYTES + new.events.iter().map(event_bytes).sum::<usize>();
+    fn fold(scope: &Scope, new: NewTask) -> Result<(TaskId, Self), JournalError> {
+        // Its owner's names count for every task, because the first of an owner brings them.
+        let names = [scope.agent.as_str(), &scope.tenant, &scope.owner, new.id.as_str()];
+        let bytes = TASK_BYTES
+            + names.iter().map(|name| name.len()).sum::<usize>()
+            + new.subject.as_ref().map_or(0, |subject| subject.len())
+            + new.events.iter().map(event_bytes).sum::<usize>();
         let mut events = new.events.into_iter();
         let first = events.next().ok_or(EventError::NotSubmitted)?;
         let mut task = Task::begin(new.id.clone(), new.context_id, first)?;

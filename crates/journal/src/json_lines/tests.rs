@@ -62,14 +62,14 @@ impl Target for Scripted {
 
     fn sync(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.sync_fails) {
+            // What was not synced is lost.
+            self.file.lock().unwrap().clear();
             return Err(io::Error::other("the disk is gone"));
         }
         Ok(())
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        // What was not synced is lost.
-        self.file.lock().unwrap().clear();
         Ok(())
     }
 }
@@ -91,6 +91,11 @@ fn pause(tell: &mpsc::Sender<Step>) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (release, go_on) = mpsc::channel();
     tell.send(Step::Pause(reached, go_on)).unwrap();
     (is_there, release)
+}
+
+/// Waits until the writer is where the test wants it; the limit only turns a hang into a failure.
+fn await_writer(is_there: &mpsc::Receiver<()>) {
+    is_there.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
 }
 
 #[tokio::test]
@@ -122,7 +127,7 @@ fn records_are_written_without_being_asked_for() {
     let (is_there, release) = pause(&tell);
     sink.submit(audit("1")).unwrap();
     // Nobody flushes or closes, and yet the writer comes.
-    is_there.recv().unwrap();
+    await_writer(&is_there);
     drop(release);
     sink.close().unwrap();
     assert_eq!(ids_of(&file.lock().unwrap()), ["1"]);
@@ -175,7 +180,7 @@ fn a_full_queue_refuses_and_counts_what_is_being_written() {
     let (sink, tell, file) = scripted(false, 3);
     let (is_there, release) = pause(&tell);
     sink.submit(audit("1")).unwrap();
-    is_there.recv().unwrap();
+    await_writer(&is_there);
     sink.submit(audit("2")).unwrap();
     sink.submit(audit("3")).unwrap();
     let refused = sink.submit(audit("4")).unwrap_err();
@@ -217,7 +222,7 @@ async fn an_unwritable_file_refuses_until_it_can_be_written() {
     assert!(!sink.healthy());
 
     // Nobody asks for it, and yet it is tried again, and goes on where it stopped.
-    is_there.recv().unwrap();
+    await_writer(&is_there);
     drop(release);
     let recovered = sink.shared.progress.subscribe().wait_for(|now| now.written == 1).await.is_ok();
     assert!(recovered && sink.healthy());
@@ -234,7 +239,7 @@ async fn a_failed_sync_writes_the_batch_again() {
     let (is_there, release) = pause(&tell);
     sink.submit(audit("1")).unwrap();
     assert!(matches!(sink.flush().await, Err(AuditError::Unwritable { .. })));
-    is_there.recv().unwrap();
+    await_writer(&is_there);
     drop(release);
     sink.close().unwrap();
     assert_eq!(ids_of(&file.lock().unwrap()), ["1"]);
@@ -245,7 +250,7 @@ fn closing_says_what_is_lost() {
     let (sink, tell, _file) = scripted(false, 100);
     let (is_there, release) = pause(&tell);
     sink.submit(audit("1")).unwrap();
-    is_there.recv().unwrap();
+    await_writer(&is_there);
     for id in ["2", "3"] {
         sink.submit(audit(id)).unwrap();
     }
@@ -277,6 +282,12 @@ async fn a_full_disk_is_noticed() {
     let AuditError::Unwritable { source, .. } = &failed else { panic!("{failed}") };
     assert_eq!(source.kind(), io::ErrorKind::StorageFull);
     assert!(matches!(sink.close(), Err(AuditError::Lost { records: 1, .. })));
+}
+
+#[test]
+fn a_record_takes_what_the_bound_on_memory_says() {
+    // The texts of a record, most of them shared, are left out.
+    assert!(RECORDS_MAX_DEFAULT * size_of::<AuditRecord>() <= 20 * 1024 * 1024);
 }
 
 #[test]

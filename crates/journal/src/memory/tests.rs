@@ -105,6 +105,25 @@ async fn bytes_are_bounded_and_a_task_can_always_end() {
 }
 
 #[tokio::test]
+async fn an_owner_is_kept_once() {
+    let journal = journal(10, usize::MAX);
+    for id in ["a", "b", "c"] {
+        // Every call comes with a scope of its own making.
+        create(&journal, id).await.unwrap();
+        end(&journal, id).await;
+    }
+    let mut born_ended = new_task("d", "");
+    born_ended.events.push(status(TaskState::Rejected));
+    journal.create(&owner(), born_ended, None).await.unwrap();
+    let shelf = journal.lock();
+    let (own, _) = shelf.owners.iter().next().unwrap();
+    assert_eq!(shelf.ended.len(), 4);
+    assert!(shelf.ended.iter().all(|(scope, _)| Arc::ptr_eq(&scope.owner, &own.owner)));
+    drop(shelf);
+    assert_sums(&journal);
+}
+
+#[tokio::test]
 async fn many_tasks_stay_within_the_bounds() {
     let journal = journal(100, 256 * 1024);
     for n in 0..2_000 {
