@@ -1,0 +1,250 @@
+//! One state of an identity: certificate chain, key and roots, swapped as a whole.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use convoke_model::{SpiffeId, TrustDomain, UnixMillis};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
+
+use crate::profile::{self, ProfileError};
+use crate::tls;
+
+/// Most certificates of one chain or one bundle.
+const CERTIFICATES_MAX: usize = 128;
+
+/// An X.509-SVID with its key, and the roots of every trust domain that is trusted beside it.
+///
+/// It never changes. A rotation makes a new one with a higher revision, so whoever holds one holds
+/// parts that belong together.
+pub struct Material {
+    spiffe_id: SpiffeId,
+    certified: Arc<CertifiedKey>,
+    not_after: UnixMillis,
+    anchors: BTreeMap<TrustDomain, Vec<TrustAnchor<'static>>>,
+    revision: u64,
+}
+
+/// The roots of one trust domain.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// Whose roots these are; they vouch for no other domain.
+    pub trust_domain: TrustDomain,
+    /// The roots. None at all means that nobody of the domain is trusted.
+    pub authorities: Vec<CertificateDer<'static>>,
+}
+
+/// Why certificates, key and roots do not make an identity.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterialError {
+    /// No certificate.
+    #[error("the certificate chain of `{spiffe_id}` is empty")]
+    NoCertificate {
+        /// Whose chain it should have been.
+        spiffe_id: SpiffeId,
+    },
+    /// More certificates than one chain or bundle may have.
+    #[error("more than {max} certificates in one chain or bundle")]
+    TooMany {
+        /// The limit that was passed.
+        max: usize,
+    },
+    /// The first certificate is not an X.509-SVID.
+    #[error("the certificate for `{spiffe_id}` is not an X.509-SVID")]
+    Profile {
+        /// Whose certificate it should have been.
+        spiffe_id: SpiffeId,
+        /// Which rule it breaks.
+        source: ProfileError,
+    },
+    /// The first certificate belongs to somebody else.
+    #[error("the certificate is of `{found}`, not of `{expected}`")]
+    WrongId {
+        /// Whose certificate it should have been.
+        expected: SpiffeId,
+        /// Whose it is.
+        found: SpiffeId,
+    },
+    /// The key cannot be used, or is not the certificate's.
+    #[error("the private key of `{spiffe_id}` does not fit its certificate")]
+    Key {
+        /// Whose key it should have been.
+        spiffe_id: SpiffeId,
+        /// What the TLS library said.
+        source: rustls::Error,
+    },
+    /// A root cannot be read.
+    #[error("a root of trust domain `{trust_domain}` cannot be read")]
+    Root {
+        /// Whose root it should have been.
+        trust_domain: TrustDomain,
+        /// What the verifier said.
+        source: webpki::Error,
+    },
+    /// There are no roots for the identity's own trust domain.
+    #[error("no root of the own trust domain `{0}`")]
+    NoOwnRoot(TrustDomain),
+    /// A text is not PEM, or does not hold what it should.
+    #[error("{what} is not PEM with what it should hold")]
+    Pem {
+        /// Which text.
+        what: &'static str,
+        /// What the reader said.
+        source: rustls_pki_types::pem::Error,
+    },
+}
+
+impl Material {
+    /// Puts the parts of an identity together: a chain whose first certificate is the SVID of
+    /// `spiffe_id`, its key, and bundles, among them that of its own trust domain. Two bundles of
+    /// one domain are joined.
+    ///
+    /// Whether the SVID is valid now is not looked at: TLS asks at every handshake.
+    ///
+    /// # Errors
+    ///
+    /// A [`MaterialError`] when the parts cannot be read or do not belong together.
+    pub fn from_der(
+        spiffe_id: SpiffeId,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        bundles: impl IntoIterator<Item = Bundle>,
+    ) -> Result<Self, MaterialError> {
+        let Some(leaf) = chain.first() else {
+            return Err(MaterialError::NoCertificate { spiffe_id });
+        };
+        if chain.len() > CERTIFICATES_MAX {
+            return Err(MaterialError::TooMany { max: CERTIFICATES_MAX });
+        }
+        let svid = profile::read(leaf)
+            .map_err(|source| MaterialError::Profile { spiffe_id: spiffe_id.clone(), source })?;
+        if svid.spiffe_id != spiffe_id {
+            return Err(MaterialError::WrongId { expected: spiffe_id, found: svid.spiffe_id });
+        }
+        let certified = CertifiedKey::from_der(chain, key, tls::provider())
+            .map_err(|source| MaterialError::Key { spiffe_id: spiffe_id.clone(), source })?;
+        let anchors = anchors_of(bundles)?;
+        let own = spiffe_id.trust_domain();
+        if anchors.get(&own).is_none_or(Vec::is_empty) {
+            return Err(MaterialError::NoOwnRoot(own));
+        }
+        Ok(Self {
+            spiffe_id,
+            certified: Arc::new(certified),
+            not_after: svid.not_after,
+            anchors,
+            revision: 0,
+        })
+    }
+
+    /// As [`Material::from_der`], of PEM texts: the chain, the key, and the roots by trust domain.
+    ///
+    /// # Errors
+    ///
+    /// As [`Material::from_der`], and [`MaterialError::Pem`].
+    pub fn from_pem(
+        spiffe_id: SpiffeId,
+        chain: &[u8],
+        key: &[u8],
+        bundles: &[(TrustDomain, &[u8])],
+    ) -> Result<Self, MaterialError> {
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|source| MaterialError::Pem { what: "private key", source })?;
+        let bundles = bundles
+            .iter()
+            .map(|(trust_domain, roots)| {
+                let authorities = certificates("bundle", roots)?;
+                Ok(Bundle { trust_domain: trust_domain.clone(), authorities })
+            })
+            .collect::<Result<Vec<_>, MaterialError>>()?;
+        Self::from_der(spiffe_id, certificates("certificate chain", chain)?, key, bundles)
+    }
+
+    /// Who this is.
+    #[must_use]
+    pub fn spiffe_id(&self) -> &SpiffeId {
+        &self.spiffe_id
+    }
+
+    /// The SVID and the certificates above it, as they are sent to a peer.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
+    /// The last instant at which the SVID is valid.
+    #[must_use]
+    pub fn not_after(&self) -> UnixMillis {
+        self.not_after
+    }
+
+    /// Counts the swaps of its source; a pool of connections is keyed by it.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The trust domains that have a bundle here, in order.
+    pub fn trust_domains(&self) -> impl Iterator<Item = &TrustDomain> {
+        self.anchors.keys()
+    }
+
+    pub(crate) fn with_revision(self, revision: u64) -> Self {
+        Self { revision, ..self }
+    }
+
+    pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {
+        &self.certified
+    }
+
+    pub(crate) fn anchors(&self, trust_domain: &TrustDomain) -> Option<&[TrustAnchor<'static>]> {
+        self.anchors.get(trust_domain).map(Vec::as_slice)
+    }
+
+    pub(crate) fn is_expired(&self, now: UnixTime) -> bool {
+        now.as_secs() > self.not_after.0 / 1000
+    }
+}
+
+fn anchors_of(
+    bundles: impl IntoIterator<Item = Bundle>,
+) -> Result<BTreeMap<TrustDomain, Vec<TrustAnchor<'static>>>, MaterialError> {
+    let mut anchors = BTreeMap::<TrustDomain, Vec<TrustAnchor<'static>>>::new();
+    for Bundle { trust_domain, authorities } in bundles {
+        let of_domain = anchors.entry(trust_domain.clone()).or_default();
+        if of_domain.len() + authorities.len() > CERTIFICATES_MAX {
+            return Err(MaterialError::TooMany { max: CERTIFICATES_MAX });
+        }
+        for root in &authorities {
+            let anchor = webpki::anchor_from_trusted_cert(root).map_err(|source| {
+                MaterialError::Root { trust_domain: trust_domain.clone(), source }
+            })?;
+            of_domain.push(anchor.to_owned());
+        }
+    }
+    Ok(anchors)
+}
+
+fn certificates(
+    what: &'static str,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+    CertificateDer::pem_slice_iter(pem)
+        .take(CERTIFICATES_MAX + 1)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| MaterialError::Pem { what, source })
+}
+
+impl fmt::Debug for Material {
+    /// Everything but the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Material")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("not_after", &self.not_after)
+            .field("trust_domains", &self.anchors.keys().collect::<Vec<_>>())
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,141 @@
+//! Why an agent has no identity, each with its cure.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use convoke_model::{SpiffeId, TrustDomain};
+use spiffe::WorkloadApiError;
+
+use crate::material::MaterialError;
+
+/// Why an agent has no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Nobody answers at the socket.
+    #[error(
+        "no Workload API answers at `{socket}`; start SPIRE, or `convoke identity serve \
+         --trust-domain {trust_domain} --socket {socket}`"
+    )]
+    SocketMissing {
+        /// Where it should be.
+        socket: PathBuf,
+        /// The trust domain of the identity that was wanted.
+        trust_domain: TrustDomain,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The socket is there and cannot be used.
+    #[error("the Workload API socket `{socket}` cannot be used")]
+    Socket {
+        /// Which socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The server of the socket runs as a user whom we have no reason to trust.
+    #[error(
+        "the Workload API at `{socket}` is served by uid {found}, which is neither root nor uid \
+         {own}; if it is meant, set `identity.issuer_uid: {found}`"
+    )]
+    WrongOwner {
+        /// Which socket.
+        socket: PathBuf,
+        /// Who serves it.
+        found: u32,
+        /// Who we are.
+        own: u32,
+    },
+    /// The Workload API knows no identity for this process.
+    #[error(
+        "the Workload API at `{socket}` issues nothing to this process (uid {own}); register \
+         `{wanted}` for it, or run it as the issuer's user so that it can enrol itself"
+    )]
+    NothingIssued {
+        /// Which socket.
+        socket: PathBuf,
+        /// The identity that was wanted.
+        wanted: SpiffeId,
+        /// Who we are.
+        own: u32,
+    },
+    /// There are identities for this process, and the wanted one is not among them.
+    #[error(
+        "`{wanted}` is not among the identities that the Workload API at `{socket}` issues to this \
+         process ({}); register it, or correct `identity.spiffe_id`", list(.offered)
+    )]
+    NotAmongIssued {
+        /// Which socket.
+        socket: PathBuf,
+        /// The identity that was wanted.
+        wanted: SpiffeId,
+        /// What was offered instead.
+        offered: Vec<String>,
+    },
+    /// The Workload API serves another trust domain.
+    #[error(
+        "`{wanted}` is not of the trust domain that the Workload API at `{socket}` serves: {detail}"
+    )]
+    TrustDomainMismatch {
+        /// Which socket.
+        socket: PathBuf,
+        /// The identity that was wanted.
+        wanted: SpiffeId,
+        /// What it serves.
+        detail: String,
+    },
+    /// The embedded issuer did not enrol this process.
+    #[error("the issuer at `{socket}` refused to enrol `{wanted}`: {reason}")]
+    EnrolmentRefused {
+        /// Which admin socket.
+        socket: PathBuf,
+        /// The identity that was wanted.
+        wanted: SpiffeId,
+        /// What the issuer said.
+        reason: String,
+    },
+    /// What came over the admin socket is not what an issuer says.
+    #[error("the admin socket `{socket}` does not answer as an issuer does")]
+    AdminProtocol {
+        /// Which admin socket.
+        socket: PathBuf,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The Workload API failed, or what came is not what it should say.
+    #[error("the Workload API at `{socket}` does not answer as it should")]
+    Protocol {
+        /// Which socket.
+        socket: PathBuf,
+        /// What went wrong.
+        source: Box<WorkloadApiError>,
+    },
+    /// No gRPC connection can be made over the socket.
+    #[error("no gRPC connection over `{socket}`")]
+    Transport {
+        /// Which socket.
+        socket: PathBuf,
+        /// What went wrong.
+        source: tonic::transport::Error,
+    },
+    /// What was issued cannot be used.
+    #[error("what the Workload API at `{socket}` issued cannot be used")]
+    Material {
+        /// Which socket.
+        socket: PathBuf,
+        /// What is wrong with it.
+        source: MaterialError,
+    },
+    /// No answer in time.
+    #[error("the Workload API at `{socket}` did not answer within {waited:?}")]
+    Timeout {
+        /// Which socket.
+        socket: PathBuf,
+        /// How long we waited.
+        waited: Duration,
+    },
+}
+
+fn list(ids: &[String]) -> String {
+    ids.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ")
+}
