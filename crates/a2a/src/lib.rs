@@ -22,6 +22,7 @@ mod instant;
 pub mod jsonrpc;
 mod read;
 mod reader;
+mod scalar;
 pub mod scan;
 mod unescape;
 mod write;

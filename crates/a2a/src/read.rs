@@ -10,9 +10,8 @@ use convoke_model::{
 };
 
 use crate::instant;
-use crate::reader::{
-    Path, Problems, Reader, array, choice, id, metadata, name, names, object, string,
-};
+use crate::reader::{Path, Problems, Reader, array, object};
+use crate::scalar::{choice, id, metadata, name, names, string};
 
 const ROLES: &[(&str, &str, Role)] =
     &[("ROLE_USER", "1", Role::User), ("ROLE_AGENT", "2", Role::Agent)];

@@ -7,10 +7,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use convoke_model::{FieldViolation, IdError, Json, limits};
+use convoke_model::{FieldViolation, Json, limits};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::scan::plain_run;
 use crate::unescape::unescape;
 
 /// Where in the parameters a value stands, written only when something is wrong with it.
@@ -126,6 +127,15 @@ impl<'a> Reader<'a> {
 
     /// The next value if it is a string; the cursor moves behind the value either way.
     pub(crate) fn string(&mut self) -> Option<Cow<'a, str>> {
+        if self.peek() == Some(b'"') {
+            // Nearly all strings have no escape and need no parser.
+            let rest = self.text.get(self.at + 1..)?;
+            let length = plain_run(rest.as_bytes());
+            if rest.as_bytes().get(length) == Some(&b'"') {
+                self.at += length + 2;
+                return rest.get(..length).map(Cow::Borrowed);
+            }
+        }
         let text = self.raw()?.get();
         text.strip_prefix('"')?.strip_suffix('"').map(unescape)
     }
@@ -178,7 +188,7 @@ impl<'a> Reader<'a> {
 ///
 /// Names are accepted as they are and in snake_case, but one field once. A key that differs from a
 /// name only in case is refused, since some reader will take it for the field. Other keys go to
-/// `unknown`. `null` means unset, except for `data`, whose value it can be. Gives false, with the
+/// `unknown`, a bounded number of them. `null` means unset, except for `data`, whose value it can be. Gives false, with the
 /// problem noted, if the value is no object.
 pub(crate) fn object<'a>(
     reader: &mut Reader<'a>,
@@ -202,7 +212,13 @@ pub(crate) fn object<'a>(
                 problems.add(&Path::Field(at, name), "is misspelled; field names are exact");
                 reader.skip();
             } else if let Some(unknown) = unknown.as_deref_mut() {
-                unknown.extend(reader.json().map(|value| (key.into_owned(), value)));
+                let max = limits::UNKNOWN_FIELDS_MAX;
+                if unknown.len() < max {
+                    unknown.extend(reader.json().map(|value| (key.into_owned(), value)));
+                } else {
+                    problems.add(at, format!("has more than {max} fields that are not known here"));
+                    reader.skip();
+                }
             } else {
                 reader.skip();
             }
@@ -253,143 +269,6 @@ pub(crate) fn array<'a, T>(
     items
 }
 
-/// Reads a string of at most `max` bytes.
-pub(crate) fn string<'a>(
-    reader: &mut Reader<'a>,
-    at: &Path<'_>,
-    problems: &mut Problems,
-    max: usize,
-) -> Option<Cow<'a, str>> {
-    let Some(text) = reader.string() else {
-        problems.add(at, "must be a string");
-        return None;
-    };
-    if text.len() > max {
-        problems.add(at, format!("is longer than {max} bytes"));
-        return None;
-    }
-    Some(text)
-}
-
-/// Reads a name (a URI, a media type, a file's name); an empty one is an unset one.
-pub(crate) fn name(
-    reader: &mut Reader<'_>,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<String> {
-    string(reader, at, problems, limits::NAME_BYTES_MAX)
-        .filter(|text| !text.is_empty())
-        .map(Cow::into_owned)
-}
-
-/// Reads an array of names.
-pub(crate) fn names(
-    reader: &mut Reader<'_>,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Vec<String> {
-    array(reader, at, problems, limits::NAMES_MAX, name)
-}
-
-/// Reads an identifier; an empty one is an unset one.
-pub(crate) fn id<T>(
-    reader: &mut Reader<'_>,
-    at: &Path<'_>,
-    problems: &mut Problems,
-    parse: fn(&str) -> Result<T, IdError>,
-) -> Option<T> {
-    let text = string(reader, at, problems, usize::MAX)?;
-    if text.is_empty() {
-        return None;
-    }
-    parse(&text).map_err(|error| problems.add(at, error.to_string())).ok()
-}
-
-/// Reads an object that is kept as it is, within the bound of metadata.
-pub(crate) fn metadata(
-    reader: &mut Reader<'_>,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<Json> {
-    if reader.kind() != Kind::Object {
-        problems.add(at, "must be an object");
-        reader.skip();
-        return None;
-    }
-    let raw = reader.raw()?;
-    if raw.get().len() > limits::METADATA_BYTES_MAX {
-        problems.add(at, format!("is larger than {} bytes", limits::METADATA_BYTES_MAX));
-        return None;
-    }
-    Some(Json::from_raw(raw))
-}
-
-/// Reads `true` or `false`.
-pub(crate) fn boolean(reader: &mut Reader<'_>, at: &Path<'_>, problems: &mut Problems) -> bool {
-    match reader.raw().map(RawValue::get) {
-        Some("true") => true,
-        Some("false") => false,
-        _ => {
-            problems.add(at, "must be true or false");
-            false
-        }
-    }
-}
-
-/// Reads an int32 that is not negative: a number without a fraction (`5`, `5.0`, `5e0`) or, as
-/// ProtoJSON allows, the same in a string.
-pub(crate) fn count(
-    reader: &mut Reader<'_>,
-    at: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<u32> {
-    let text = reader.raw().map(RawValue::get).unwrap_or_default();
-    let digits = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    let number = match digits.bytes().next() {
-        Some(b'-' | b'0'..=b'9') => digits.parse::<f64>().ok(),
-        _ => None,
-    };
-    match number {
-        Some(number) if number < 0.0 => {
-            problems.add(at, "must not be negative");
-            None
-        }
-        // Checked on both sides, so the conversion is exact.
-        Some(number) if number.fract() == 0.0 && number <= f64::from(i32::MAX) => {
-            Some(number as u32)
-        }
-        _ => {
-            problems.add(at, "must be a whole number below 2147483648");
-            None
-        }
-    }
-}
-
-/// One value of an enumeration, by name or by number.
-pub(crate) fn choice<T: Copy>(
-    reader: &mut Reader<'_>,
-    at: &Path<'_>,
-    problems: &mut Problems,
-    choices: &[(&str, &str, T)],
-) -> Option<T> {
-    let text = reader.raw().map(RawValue::get).unwrap_or_default();
-    let name = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).map(unescape);
-    let found = choices.iter().find(|(word, number, _)| match &name {
-        Some(name) => name == word,
-        None => text == *number,
-    });
-    if found.is_none() {
-        let mut words = String::from("must be one of");
-        for (index, (word, ..)) in choices.iter().enumerate() {
-            words.push_str(if index == 0 { " `" } else { ", `" });
-            words.push_str(word);
-            words.push('`');
-        }
-        problems.add(at, words);
-    }
-    found.map(|choice| choice.2)
-}
-
 /// Whether `key` is `name`, which is in camelCase, or its snake_case.
 fn names_field(key: &str, name: &str) -> bool {
     if key == name {
@@ -438,34 +317,6 @@ mod tests {
         ] {
             assert_eq!(names_field(key, name), same, "{key}");
             assert_eq!(resembles(key, name), close, "{key}");
-        }
-    }
-
-    #[test]
-    fn counts_are_int32() {
-        for (text, expected) in [
-            ("0", Some(0)),
-            ("5.0", Some(5)),
-            ("5e0", Some(5)),
-            ("\"7\"", Some(7)),
-            ("2147483647", Some(2_147_483_647)),
-            ("-0", Some(0)),
-            ("2147483648", None),
-            ("1e99", None),
-            ("-1", None),
-            ("1.5", None),
-            ("\"\"", None),
-            ("\"inf\"", None),
-            ("true", None),
-            ("[]", None),
-        ] {
-            let mut problems = Problems::default();
-            assert_eq!(
-                count(&mut Reader::new(text), &Path::Root, &mut problems),
-                expected,
-                "{text}"
-            );
-            assert_eq!(problems.0.is_empty(), expected.is_some(), "{text}");
         }
     }
 }

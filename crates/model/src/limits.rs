@@ -56,6 +56,10 @@ pub const NAMES_MAX: usize = 64;
 /// Longest entry of such a list, and longest file name or media type of a part, in bytes.
 pub const NAME_BYTES_MAX: usize = 2048;
 
+/// Most fields of one message, part or artifact that we do not know and keep. Kept one by one they
+/// take some ten times the memory of their text, so that few are many.
+pub const UNKNOWN_FIELDS_MAX: usize = 64;
+
 /// Largest agent card, in bytes.
 pub const CARD_BYTES_MAX: usize = 256 * 1024;
 

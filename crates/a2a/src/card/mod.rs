@@ -5,6 +5,8 @@
 
 mod document;
 mod read;
+#[cfg(test)]
+mod tests;
 
 pub use document::{CardError, Description, Document, Skill, WELL_KNOWN_PATH};
 pub use read::{Card, Interface, ReadError, SkillEntry};

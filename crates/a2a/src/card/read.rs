@@ -3,7 +3,8 @@
 use convoke_model::{Json, JsonError, limits};
 
 use crate::headers::CAPABILITY_EXTENSION;
-use crate::reader::{Kind, Path, Problems, Reader, array, name, names, object};
+use crate::reader::{Kind, Path, Problems, Reader, array, object};
+use crate::scalar::{name, names};
 use crate::scan::{ScanError, ScanLimits, scan};
 
 /// What a card says, as far as a client of ours needs it, and the whole of it as it came.
@@ -65,7 +66,7 @@ pub enum ReadError {
     #[error("the card cannot be kept")]
     Json(#[source] JsonError),
     /// It is JSON, and no card.
-    #[error("the card is none: {field} {description}")]
+    #[error("the card is none: {}", format!("{field} {description}").trim_start())]
     Shape {
         /// The first field that is wrong; empty for the card itself.
         field: String,

@@ -1,5 +1,8 @@
 //! The client half: requests to bytes, answers from bytes.
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use convoke_model::{
     Artifact, CancelTask, CapabilityName, Content, Fault, FieldViolation, GetTask, Json, Message,
@@ -146,8 +149,9 @@ pub fn build_message(send: &SendMessage, id: &RequestIdJson) -> (HeaderMap, Byte
         request.end();
     });
     let mut headers = headers();
-    for uri in &send.message.extensions {
-        // What cannot stand in a header still stands in the message.
+    // A URI that cannot stand in the list of the header still stands in the message.
+    let listable = |uri: &&String| uri.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
+    for uri in send.message.extensions.iter().filter(listable) {
         if let Ok(value) = HeaderValue::from_str(uri) {
             headers.append(A2A_EXTENSIONS, value);
         }

@@ -1,184 +1,12 @@
-//! One pass over untrusted JSON before anything parses it.
-//!
-//! A parser that meets a hostile document spends memory and stack before it can refuse. The scan
-//! spends neither: it checks the grammar of RFC 8259, our bounds, and that no object names a key
-//! twice, because two readers that disagree about which of the two counts are a way round policy.
+//! The walk itself: a stack of open objects and arrays, no recursion.
 
-use std::borrow::Cow;
-
-use convoke_model::limits;
-
+use super::keys::{Keys, Span, duplicate, duplicate_escaped};
+use super::{ScanError, ScanErrorKind, ScanLimits};
 use crate::unescape;
-
-/// Bounds of one document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScanLimits {
-    /// Longest document, in bytes.
-    pub bytes_max: usize,
-    /// Deepest nesting of objects and arrays, at most [`ScanLimits::DEPTH_CEILING`].
-    pub depth_max: usize,
-    /// Most keys of one object.
-    pub keys_max: usize,
-    /// Most items of one array.
-    pub items_max: usize,
-    /// Longest string or key, in bytes of its JSON text without the quotes.
-    pub string_bytes_max: usize,
-    /// Longest number, in characters.
-    pub number_chars_max: usize,
-}
-
-impl ScanLimits {
-    /// The depth above which no limit can be set: open objects live in an array of this length.
-    pub const DEPTH_CEILING: usize = 64;
-
-    /// Bounds of a request body.
-    pub const REQUEST: Self = Self {
-        bytes_max: limits::BODY_BYTES_MAX,
-        depth_max: limits::JSON_DEPTH_MAX,
-        keys_max: limits::JSON_KEYS_MAX,
-        items_max: limits::JSON_ITEMS_MAX,
-        string_bytes_max: limits::JSON_STRING_BYTES_MAX,
-        number_chars_max: limits::JSON_NUMBER_CHARS_MAX,
-    };
-
-    /// Bounds of a response body.
-    pub const RESPONSE: Self = Self { bytes_max: limits::RESPONSE_BYTES_MAX, ..Self::REQUEST };
-
-    /// Bounds of a card.
-    pub const CARD: Self = Self { bytes_max: limits::CARD_BYTES_MAX, ..Self::REQUEST };
-}
-
-/// Where and why a document was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} at byte {offset}")]
-pub struct ScanError {
-    /// How many bytes come before the one that is wrong.
-    pub offset: usize,
-    /// What is wrong there.
-    pub kind: ScanErrorKind,
-}
-
-/// Why a document was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ScanErrorKind {
-    /// The document is longer than it may be.
-    #[error("the document is longer than {max} bytes")]
-    TooLong {
-        /// The limit, in bytes.
-        max: usize,
-    },
-    /// Not UTF-8, the only encoding of JSON between systems (RFC 8259 §8.1).
-    #[error("the text is not UTF-8")]
-    Utf8,
-    /// A byte order mark, which RFC 8259 §8.1 forbids.
-    #[error("a byte order mark is not allowed")]
-    ByteOrderMark,
-    /// The document ends in the middle of a value, or holds none.
-    #[error("the document ends too early")]
-    End,
-    /// A byte that cannot stand here.
-    #[error("unexpected character")]
-    Unexpected,
-    /// Something follows the one value.
-    #[error("something follows the value")]
-    Trailing,
-    /// Nested too deeply.
-    #[error("nested deeper than {max} levels")]
-    Depth {
-        /// The limit, in levels.
-        max: usize,
-    },
-    /// An object with too many keys.
-    #[error("an object has more than {max} keys")]
-    Keys {
-        /// The limit.
-        max: usize,
-    },
-    /// An array with too many items.
-    #[error("an array has more than {max} items")]
-    Items {
-        /// The limit.
-        max: usize,
-    },
-    /// A string or key that is too long.
-    #[error("a string is longer than {max} bytes")]
-    StringLength {
-        /// The limit, in bytes.
-        max: usize,
-    },
-    /// A number that is too long.
-    #[error("a number is longer than {max} characters")]
-    NumberLength {
-        /// The limit, in characters.
-        max: usize,
-    },
-    /// A control character that is not escaped.
-    #[error("a control character in a string has to be escaped")]
-    Control,
-    /// A backslash with something behind it that is no escape.
-    #[error("not an escape")]
-    Escape,
-    /// Half of a surrogate pair, which is no character.
-    #[error("half of a surrogate pair")]
-    Surrogate,
-    /// Two keys of one object that are equal once their escapes are read.
-    #[error("the object has this key twice")]
-    DuplicateKey,
-}
-
-impl ScanErrorKind {
-    /// Whether one of our bounds was passed, as opposed to the grammar being broken.
-    #[must_use]
-    pub fn is_limit(self) -> bool {
-        matches!(
-            self,
-            Self::TooLong { .. }
-                | Self::Depth { .. }
-                | Self::Keys { .. }
-                | Self::Items { .. }
-                | Self::StringLength { .. }
-                | Self::NumberLength { .. }
-        )
-    }
-}
-
-/// Checks that `bytes` are exactly one JSON value within `limits`, and gives them as text.
-///
-/// Takes time in proportion to the length (times its logarithm for keys of large objects), one
-/// allocation only when more than 64 keys are open at a time or a key has an escape.
-///
-/// # Errors
-///
-/// [`ScanError`] with the first offence. A duplicate key is noticed at the end of its object.
-pub fn scan<'a>(bytes: &'a [u8], limits: &ScanLimits) -> Result<&'a str, ScanError> {
-    let length_max = limits.bytes_max.min(u32::MAX as usize);
-    if bytes.len() > length_max {
-        return Err(ScanError {
-            offset: length_max,
-            kind: ScanErrorKind::TooLong { max: length_max },
-        });
-    }
-    if bytes.starts_with(b"\xef\xbb\xbf") {
-        return Err(ScanError { offset: 0, kind: ScanErrorKind::ByteOrderMark });
-    }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| ScanError { offset: error.valid_up_to(), kind: ScanErrorKind::Utf8 })?;
-    let mut scanner = Scanner {
-        text,
-        bytes,
-        at: 0,
-        limits,
-        depth: 0,
-        open: [Frame::NONE; DEPTH],
-        keys: Keys::new(),
-    };
-    scanner.document()?;
-    Ok(text)
-}
 
 const DEPTH: usize = ScanLimits::DEPTH_CEILING;
 
-struct Scanner<'a> {
+pub(super) struct Scanner<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
@@ -202,8 +30,14 @@ impl Frame {
     const NONE: Self = Self { object: false, escaped: false, count: 0, keys_from: 0 };
 }
 
-impl Scanner<'_> {
-    fn document(&mut self) -> Result<(), ScanError> {
+impl<'a> Scanner<'a> {
+    pub(super) fn new(text: &'a str, limits: &'a ScanLimits) -> Self {
+        let open = [Frame::NONE; DEPTH];
+        Self { text, bytes: text.as_bytes(), at: 0, limits, depth: 0, open, keys: Keys::new() }
+    }
+
+    /// Reads exactly one value and nothing behind it.
+    pub(super) fn document(&mut self) -> Result<(), ScanError> {
         loop {
             if self.value()? {
                 continue;
@@ -465,7 +299,7 @@ impl Scanner<'_> {
 ///
 /// Eight bytes at a time: a lane of a word is marked when its byte is one of the three. A mark may
 /// be false only above a true one, so the lowest mark is always right.
-fn plain_run(bytes: &[u8]) -> usize {
+pub(crate) fn plain_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = ONES << 7;
     let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
@@ -482,101 +316,4 @@ fn plain_run(bytes: &[u8]) -> usize {
     }
     let plain = |byte: &u8| *byte != b'"' && *byte != b'\\' && *byte >= 0x20;
     at + bytes[at..].iter().take_while(|byte| plain(byte)).count()
-}
-
-/// The text of a key, as a range of the document's bytes.
-#[derive(Clone, Copy)]
-struct Span {
-    from: u32,
-    to: u32,
-}
-
-impl Span {
-    fn range(self) -> std::ops::Range<usize> {
-        self.from as usize..self.to as usize
-    }
-}
-
-/// The keys of all open objects: in place while they are few, on the heap after that.
-struct Keys {
-    near: [Span; Self::NEAR],
-    near_len: usize,
-    far: Vec<Span>,
-}
-
-impl Keys {
-    const NEAR: usize = 64;
-
-    fn new() -> Self {
-        Self { near: [Span { from: 0, to: 0 }; Self::NEAR], near_len: 0, far: Vec::new() }
-    }
-
-    /// Whether the keys have moved to the heap, where they then stay.
-    fn is_far(&self) -> bool {
-        self.far.capacity() > 0
-    }
-
-    fn len(&self) -> usize {
-        if self.is_far() { self.far.len() } else { self.near_len }
-    }
-
-    fn push(&mut self, span: Span) {
-        if !self.is_far() {
-            if let Some(slot) = self.near.get_mut(self.near_len) {
-                *slot = span;
-                self.near_len += 1;
-                return;
-            }
-            self.far.reserve(4 * Self::NEAR);
-            self.far.extend_from_slice(&self.near);
-        }
-        self.far.push(span);
-    }
-
-    fn truncate(&mut self, len: usize) {
-        if self.is_far() { self.far.truncate(len) } else { self.near_len = len }
-    }
-
-    fn slice(&self) -> &[Span] {
-        if self.is_far() { &self.far } else { &self.near[..self.near_len] }
-    }
-
-    fn slice_mut(&mut self) -> &mut [Span] {
-        if self.is_far() { &mut self.far } else { &mut self.near[..self.near_len] }
-    }
-}
-
-/// Where a key stands that came before in the same object, of keys without escapes.
-///
-/// Few keys are compared each with each, lengths first; many are sorted, so that a hostile object
-/// costs no more than its size and a logarithm.
-fn duplicate(bytes: &[u8], keys: &mut [Span]) -> Option<usize> {
-    const FEW: usize = 16;
-    if keys.len() <= FEW {
-        for (index, key) in keys.iter().enumerate() {
-            let equal = |other: &&Span| {
-                other.to - other.from == key.to - key.from
-                    && bytes[other.range()] == bytes[key.range()]
-            };
-            if keys[..index].iter().any(|other| equal(&other)) {
-                return Some(key.from as usize - 1);
-            }
-        }
-        return None;
-    }
-    keys.sort_unstable_by(|a, b| bytes[a.range()].cmp(&bytes[b.range()]).then(a.from.cmp(&b.from)));
-    keys.windows(2)
-        .find(|pair| bytes[pair[0].range()] == bytes[pair[1].range()])
-        .map(|pair| pair[1].from as usize - 1)
-}
-
-/// The same for an object in which a key has an escape.
-#[cold]
-fn duplicate_escaped(text: &str, keys: &[Span]) -> Option<usize> {
-    let mut read: Vec<(Cow<'_, str>, u32)> = keys
-        .iter()
-        .map(|span| (unescape::unescape(text.get(span.range()).unwrap_or_default()), span.from))
-        .collect();
-    read.sort_unstable();
-    read.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1 as usize - 1)
 }

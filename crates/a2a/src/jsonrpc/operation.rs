@@ -1,0 +1,164 @@
+//! Methods and their parameters.
+
+use convoke_model::{
+    CancelTask, Fault, FaultCode, GetTask, Operation, SendConfiguration, SendMessage, TaskId,
+};
+
+use crate::fault;
+use crate::read;
+use crate::reader::{Path, Problems, Reader, object};
+use crate::scalar::{boolean, count, id, metadata, name, names};
+
+const SERVED: &str = "served are `SendMessage`, `GetTask`, `CancelTask`";
+
+/// The operation that `method` with `params` asks for.
+pub(super) fn operation(method: &str, params: Option<&str>) -> Result<Operation, Fault> {
+    const STREAMING: &str = "streaming is not served yet; use `SendMessage` and `GetTask`";
+    const PUSH: &str = "push notifications are not served yet; use `GetTask`";
+    let unserved = |code, why: &str| Err(Fault::new(code, format!("`{method}`: {why}")));
+    match method {
+        "SendMessage" => send_message(params).map(Operation::SendMessage),
+        "GetTask" => get_task(params).map(Operation::GetTask),
+        "CancelTask" => cancel_task(params).map(Operation::CancelTask),
+        "SendStreamingMessage" | "SubscribeToTask" => {
+            unserved(FaultCode::UnsupportedOperation, STREAMING)
+        }
+        "ListTasks" => unserved(
+            FaultCode::UnsupportedOperation,
+            "listing tasks is not served yet; use `GetTask`",
+        ),
+        "GetExtendedAgentCard" => unserved(
+            FaultCode::UnsupportedOperation,
+            "there is no extended card; read `/.well-known/agent-card.json`",
+        ),
+        "CreateTaskPushNotificationConfig"
+        | "GetTaskPushNotificationConfig"
+        | "ListTaskPushNotificationConfigs"
+        | "DeleteTaskPushNotificationConfig" => {
+            unserved(FaultCode::PushNotificationNotSupported, PUSH)
+        }
+        _ => Err(Fault::new(
+            FaultCode::MethodNotFound,
+            format!("no method `{}`; {SERVED}", fault::clean(short(method))),
+        )),
+    }
+}
+
+/// What to say to a method of A2A before 1.0, whose names have a slash.
+pub(super) fn legacy_method(method: &str) -> Option<Fault> {
+    method.contains('/').then(|| {
+        let message = format!(
+            "method `{}` is of A2A before 1.0, which comes later; {SERVED}",
+            fault::clean(short(method))
+        );
+        Fault::new(FaultCode::MethodNotFound, message)
+    })
+}
+
+fn send_message(params: Option<&str>) -> Result<SendMessage, Fault> {
+    const NAMES: &[&str] = &["tenant", "message", "configuration", "metadata"];
+    let (mut tenant, mut message, mut attached) = (None, None, None);
+    let mut configuration = Configuration::default();
+    let read = fields(params, NAMES, |field, reader, at, problems| match field {
+        "tenant" => tenant = name(reader, at, problems),
+        "message" => message = read::message(reader, at, problems),
+        "configuration" => configuration.read(reader, at, problems),
+        _ => attached = metadata(reader, at, problems),
+    });
+    if configuration.push {
+        return Err(Fault::new(
+            FaultCode::PushNotificationNotSupported,
+            "`configuration.taskPushNotificationConfig`: push notifications are not served yet",
+        ));
+    }
+    let message = read.require("message", message)?;
+    Ok(SendMessage { tenant, message, configuration: configuration.asked, metadata: attached })
+}
+
+#[derive(Default)]
+struct Configuration {
+    asked: SendConfiguration,
+    push: bool,
+}
+
+impl Configuration {
+    fn read(&mut self, reader: &mut Reader<'_>, at: &Path<'_>, problems: &mut Problems) {
+        const NAMES: &[&str] = &[
+            "acceptedOutputModes",
+            "historyLength",
+            "returnImmediately",
+            "taskPushNotificationConfig",
+        ];
+        object(reader, at, problems, NAMES, None, |field, reader, at, problems| match field {
+            "acceptedOutputModes" => self.asked.accepted_output_modes = names(reader, at, problems),
+            "historyLength" => self.asked.history_length = count(reader, at, problems),
+            "returnImmediately" => self.asked.return_immediately = boolean(reader, at, problems),
+            _ => {
+                self.push = true;
+                reader.skip();
+            }
+        });
+    }
+}
+
+fn get_task(params: Option<&str>) -> Result<GetTask, Fault> {
+    let (mut tenant, mut task, mut history_length) = (None, None, None);
+    let read =
+        fields(
+            params,
+            &["tenant", "id", "historyLength"],
+            |field, reader, at, problems| match field {
+                "tenant" => tenant = name(reader, at, problems),
+                "id" => task = id(reader, at, problems, TaskId::parse),
+                _ => history_length = count(reader, at, problems),
+            },
+        );
+    Ok(GetTask { tenant, id: read.require("id", task)?, history_length })
+}
+
+fn cancel_task(params: Option<&str>) -> Result<CancelTask, Fault> {
+    let (mut tenant, mut task, mut attached) = (None, None, None);
+    let read =
+        fields(params, &["tenant", "id", "metadata"], |field, reader, at, problems| match field {
+            "tenant" => tenant = name(reader, at, problems),
+            "id" => task = id(reader, at, problems, TaskId::parse),
+            _ => attached = metadata(reader, at, problems),
+        });
+    Ok(CancelTask { tenant, id: read.require("id", task)?, metadata: attached })
+}
+
+/// Parameters that have been walked, with what was wrong in them.
+struct Fields(Problems);
+
+impl Fields {
+    /// The required `field`, if nothing was wrong with it or with anything else.
+    fn require<T>(mut self, field: &'static str, value: Option<T>) -> Result<T, Fault> {
+        let value = self.0.require(&Path::Root, field, value);
+        match value {
+            Some(value) if self.0.0.is_empty() => Ok(value),
+            _ => Err(Fault::invalid_params(self.0.0)),
+        }
+    }
+}
+
+fn fields<'a>(
+    params: Option<&'a str>,
+    names: &'static [&'static str],
+    on: impl FnMut(&'static str, &mut Reader<'a>, &Path<'_>, &mut Problems),
+) -> Fields {
+    let mut problems = Problems::default();
+    match params {
+        Some(text) if text.starts_with('{') => {
+            object(&mut Reader::new(text), &Path::Root, &mut problems, names, None, on);
+        }
+        Some(_) => problems.add(&Path::Field(&Path::Root, "params"), "must be an object"),
+        None => problems.add(&Path::Field(&Path::Root, "params"), "is required"),
+    }
+    Fields(problems)
+}
+
+/// The beginning of a peer's word, as much of it as an answer repeats.
+fn short(word: &str) -> &str {
+    const SHOWN_MAX: usize = 64;
+    word.char_indices().nth(SHOWN_MAX).map_or(word, |(end, _)| &word[..end])
+}
