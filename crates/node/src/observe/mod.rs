@@ -1,1 +1,8 @@
-//! Not written yet.
+//! What a node shows of itself: log lines, metrics and health.
+//!
+//! Nothing here is global: a subscriber, a registry and a health value belong to one node, so
+//! that many nodes fit in one process.
+
+pub mod health;
+pub mod logging;
+pub mod metrics;

@@ -1,0 +1,180 @@
+//! Whether the node lives and whether it can take requests.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use convoke_model::UnixMillis;
+use serde_json::json;
+
+/// What the health endpoints answer from. Parts of the node keep it current; reading it waits for
+/// nobody.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// In milliseconds since 1970; zero while there is no certificate.
+    svid_valid_until: AtomicU64,
+    policy_loaded: AtomicBool,
+    audit_healthy: AtomicBool,
+    server: AtomicU8,
+}
+
+/// What the server does with new requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ServerPhase {
+    /// Not listening yet.
+    Starting = 0,
+    /// Taking requests.
+    Accepting = 1,
+    /// Finishing what it has, taking nothing new.
+    Draining = 2,
+}
+
+/// The state of the node at one instant: `ok`, or one word for what is wrong.
+///
+/// It holds no identity, since whoever has no certificate may ask too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthReport {
+    /// The agent's certificate: `ok`, `missing` or `expired`.
+    pub identity: &'static str,
+    /// The policy: `ok` or `not loaded`.
+    pub policy: &'static str,
+    /// The audit trail: `ok` or `not writable`.
+    pub audit: &'static str,
+    /// The server: `ok`, `starting` or `draining`.
+    pub server: &'static str,
+}
+
+/// The body of `/health/live`. A node that can answer is alive; nothing else is looked at, since
+/// a restart would not cure it.
+pub const LIVE_BODY: &str = r#"{"status":"alive"}"#;
+
+/// The media type of all health bodies.
+pub const CONTENT_TYPE: &str = "application/json";
+
+impl Health {
+    /// A node that has nothing yet, and so is not ready.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The current certificate is valid until `until`; a node that needs none says the end of time.
+    pub fn set_svid_valid_until(&self, until: UnixMillis) {
+        self.svid_valid_until.store(until.0, Ordering::Relaxed);
+    }
+
+    /// Whether decisions can be made: a policy is loaded, or the default decides by configuration.
+    pub fn set_policy_loaded(&self, loaded: bool) {
+        self.policy_loaded.store(loaded, Ordering::Relaxed);
+    }
+
+    /// Whether audit records can be written.
+    pub fn set_audit_healthy(&self, healthy: bool) {
+        self.audit_healthy.store(healthy, Ordering::Relaxed);
+    }
+
+    /// What the server does now.
+    pub fn set_server(&self, phase: ServerPhase) {
+        self.server.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// All checks at `now`.
+    #[must_use]
+    pub fn report(&self, now: UnixMillis) -> HealthReport {
+        let identity = match self.svid_valid_until.load(Ordering::Relaxed) {
+            0 => "missing",
+            until if until <= now.0 => "expired",
+            _ => OK,
+        };
+        let policy = if self.policy_loaded.load(Ordering::Relaxed) { OK } else { "not loaded" };
+        let audit = if self.audit_healthy.load(Ordering::Relaxed) { OK } else { "not writable" };
+        let server = match self.server.load(Ordering::Relaxed) {
+            phase if phase == ServerPhase::Accepting as u8 => OK,
+            phase if phase == ServerPhase::Draining as u8 => "draining",
+            _ => "starting",
+        };
+        HealthReport { identity, policy, audit, server }
+    }
+}
+
+const OK: &str = "ok";
+
+impl HealthReport {
+    /// Whether all checks pass.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        [self.identity, self.policy, self.audit, self.server].iter().all(|check| *check == OK)
+    }
+
+    /// The HTTP status that says the same: 200 or 503.
+    #[must_use]
+    pub fn http_status(&self) -> u16 {
+        if self.is_ready() { 200 } else { 503 }
+    }
+
+    /// The body of `/health/ready`.
+    #[must_use]
+    pub fn ready_body(&self) -> String {
+        let status = if self.is_ready() { "ready" } else { "not ready" };
+        json!({ "status": status, "checks": self.checks() }).to_string()
+    }
+
+    /// The body of `/health`: the same, with the agent's name. It answers 200 while the node lives.
+    #[must_use]
+    pub fn health_body(&self, agent: &str) -> String {
+        let status = if self.is_ready() { "healthy" } else { "degraded" };
+        json!({ "status": status, "agent": agent, "checks": self.checks() }).to_string()
+    }
+
+    fn checks(&self) -> serde_json::Value {
+        json!({
+            "identity": self.identity,
+            "policy": self.policy,
+            "audit": self.audit,
+            "server": self.server,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_ready_only_when_every_check_passes() {
+        let health = Health::new();
+        let now = UnixMillis(1000);
+        let check = |expected: [&str; 4], status: u16| {
+            let report = health.report(now);
+            let found = [report.identity, report.policy, report.audit, report.server];
+            assert_eq!((found, report.http_status()), (expected, status));
+        };
+        check(["missing", "not loaded", "not writable", "starting"], 503);
+        health.set_svid_valid_until(UnixMillis(1001));
+        check(["ok", "not loaded", "not writable", "starting"], 503);
+        health.set_policy_loaded(true);
+        check(["ok", "ok", "not writable", "starting"], 503);
+        health.set_audit_healthy(true);
+        check(["ok", "ok", "ok", "starting"], 503);
+        health.set_server(ServerPhase::Accepting);
+        check(["ok", "ok", "ok", "ok"], 200);
+        health.set_server(ServerPhase::Draining);
+        check(["ok", "ok", "ok", "draining"], 503);
+        health.set_server(ServerPhase::Accepting);
+        health.set_svid_valid_until(UnixMillis(1000));
+        check(["expired", "ok", "ok", "ok"], 503);
+        health.set_svid_valid_until(UnixMillis(u64::MAX));
+        health.set_audit_healthy(false);
+        check(["ok", "ok", "not writable", "ok"], 503);
+    }
+
+    #[test]
+    fn bodies_are_json() {
+        let report = HealthReport { identity: OK, policy: OK, audit: OK, server: "draining" };
+        let checks = r#""checks":{"audit":"ok","identity":"ok","policy":"ok","server":"draining"}"#;
+        assert_eq!(report.ready_body(), format!(r#"{{{checks},"status":"not ready"}}"#));
+        let body: serde_json::Value = serde_json::from_str(&report.health_body("a\"\n")).unwrap();
+        assert_eq!((&body["agent"], &body["status"]), (&json!("a\"\n"), &json!("degraded")));
+        let live: serde_json::Value = serde_json::from_str(LIVE_BODY).unwrap();
+        assert_eq!(live, json!({"status": "alive"}));
+    }
+}
