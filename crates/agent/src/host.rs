@@ -47,6 +47,14 @@ pub struct Descriptor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CapabilityIndex(usize);
 
+impl CapabilityIndex {
+    /// The place in [`Host::capabilities`].
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
 /// Why an agent cannot be hosted: its capabilities are wrong or contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {

@@ -6,6 +6,7 @@
 
 mod audit;
 mod caller;
+mod chain;
 mod decision;
 mod fault;
 mod fold;
@@ -19,6 +20,7 @@ mod time;
 
 pub use audit::{AuditOutcome, AuditRecord};
 pub use caller::{Caller, Principal, TrustLevel};
+pub use chain::chain;
 pub use decision::{Decision, Reason, Revision};
 pub use fault::{Fault, FaultCode, FieldViolation};
 pub use fold::EventError;

@@ -1,4 +1,29 @@
-//! The daemon as a value: configuration in, a running node out.
+//! The daemon as a value: configuration and an agent in, a running node out.
+//!
+//! This crate introduces the others to each other and holds no rule of its own. The path of a
+//! request:
+//!
+//! | step | where |
+//! |---|---|
+//! | accept, limits, TLS | `convoke_net`, `convoke_identity` |
+//! | route, decode, encode | [`http`], `convoke_a2a` |
+//! | look up, authorise, put on record, do | [`operations`] |
+//! | tasks: decide, commit, act | [`tasks`], `convoke_engine`, `convoke_journal` |
 
+mod card;
+mod clock;
 pub mod config;
+mod connection;
+mod context;
+mod digest;
+mod handler;
+mod http;
+mod ids;
+mod metrics_listener;
+mod node;
 pub mod observe;
+mod operations;
+mod service;
+mod tasks;
+
+pub use node::{Node, NodeOptions, StartError, Summary, load_policy};

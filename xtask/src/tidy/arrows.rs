@@ -22,8 +22,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("convoke-net", &["convoke-model"]),
     ("convoke-journal", &["convoke-model"]),
     ("convoke-agent", &["convoke-model", "convoke-macros"]),
-    ("convoke-identity", &["convoke-model", "convoke-net"]),
-    ("convoke-a2a", &["convoke-model", "convoke-net"]),
+    ("convoke-identity", &["convoke-model"]),
+    ("convoke-a2a", &["convoke-model"]),
     (
         "convoke-client",
         &["convoke-model", "convoke-net", "convoke-identity", "convoke-a2a", "convoke-agent"],
@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "convoke-agent",
             "convoke-identity",
             "convoke-a2a",
+            "convoke-client",
         ],
     ),
     (

@@ -1,0 +1,169 @@
+//! Hosting an agent: configuration in, a process that serves until it is asked to end.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+pub use convoke_agent::{Agent, Host, HostError};
+pub use convoke_node::config::{Config, ConfigError, Environment};
+use convoke_node::observe::logging::{FILTER_VARIABLE, LogError, subscriber};
+pub use convoke_node::observe::logging::{Format, LogGuard, LogOptions};
+pub use convoke_node::{Node, NodeOptions, StartError, Summary, load_policy};
+use tokio_util::sync::CancellationToken;
+
+/// How [`run`] serves, beside what the configuration says.
+#[derive(Debug, Clone, Default)]
+pub struct ServeOptions {
+    /// Also answer plaintext HTTP on this loopback address. Callers there are anonymous.
+    pub dev: Option<SocketAddr>,
+    /// Cancelled when the agent is to drain and end.
+    pub shutdown: CancellationToken,
+}
+
+/// Serves an agent with the configuration that the command line names, until SIGINT or SIGTERM:
+/// the whole `main` of an agent's program.
+///
+/// The program takes one argument, the configuration's path, by default `config.yaml`.
+pub fn main<A: Agent>(agent: A) -> ExitCode {
+    let config = std::env::args_os().nth(1).unwrap_or_else(|| "config.yaml".into());
+    if config == "--help" || config == "-h" {
+        say(format_args!("usage: {} [CONFIG, by default config.yaml]", program()));
+        return ExitCode::SUCCESS;
+    }
+    let ran = Host::new(agent).map_err(ServeError::Agent).and_then(|host| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.map_err(ServeError::Runtime)?.block_on(async {
+            let shutdown = until_signal().map_err(ServeError::Runtime)?;
+            run(Path::new(&config), host, ServeOptions { dev: None, shutdown }).await
+        })
+    });
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("error: {}", convoke_model::chain(&error)));
+            ExitCode::from(if error.is_configuration() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Serves the agent in `host` with the configuration at `config` until `options.shutdown`.
+///
+/// Logs go to standard error, in the configured format.
+///
+/// # Errors
+///
+/// [`ServeError`] says what kept the agent from starting; nothing is bound before the
+/// configuration, the policy and the identity are good.
+pub async fn run(config: &Path, host: Host, options: ServeOptions) -> Result<(), ServeError> {
+    let (config, warnings) = load(config)?;
+    let logging = &config.observability.logging;
+    let _guard = log_to_stderr(logging.format, logging.level)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let node = Node::start(config, host, NodeOptions { dev: options.dev }).await?;
+    node.run(options.shutdown).await;
+    Ok(())
+}
+
+/// Checks the configuration at `config` and the policy that it names, without starting anything.
+///
+/// # Errors
+///
+/// As [`run`], as far as it can be known without binding or asking for an identity.
+pub fn check(config: &Path) -> Result<(), ServeError> {
+    let (config, _warnings) = load(config)?;
+    load_policy(&config)?;
+    Ok(())
+}
+
+/// Sends this process's log to standard error, coloured where that is a terminal.
+///
+/// The environment variable `CONVOKE_LOG` overrides `level` for the targets that it names. The
+/// guard keeps the log open and writes its last lines when it is dropped.
+///
+/// # Errors
+///
+/// [`ServeError::Log`] if the filter cannot be read, [`ServeError::LogTaken`] if there is a log
+/// already.
+pub fn log_to_stderr(format: Format, level: tracing::Level) -> Result<LogGuard, ServeError> {
+    let options = LogOptions {
+        format,
+        level,
+        filter: std::env::var(FILTER_VARIABLE).ok(),
+        colour: std::io::stderr().is_terminal(),
+    };
+    let (subscriber, guard) = subscriber(&options, std::io::stderr())?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| ServeError::LogTaken)?;
+    Ok(guard)
+}
+
+fn load(path: &Path) -> Result<(Config, Vec<String>), ServeError> {
+    let config = Config::load(path)?;
+    let warnings = config.warnings().iter().map(ToString::to_string).collect();
+    Ok((config, warnings))
+}
+
+/// Why an agent does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The agent's capabilities contradict each other.
+    #[error(transparent)]
+    Agent(HostError),
+    /// The node did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The log cannot be written as it should.
+    #[error("logging: {0}")]
+    Log(#[from] LogError),
+    /// The program has set up logging of its own before.
+    #[error("logging: something else in this program has taken the log already")]
+    LogTaken,
+    /// The system gives no threads or signals.
+    #[error("runtime: {0}")]
+    Runtime(std::io::Error),
+}
+
+impl ServeError {
+    /// Whether the cure is in the configuration or the files that it names.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Config(_) => true,
+            Self::Start(error) => error.is_configuration(),
+            Self::Agent(_) | Self::Log(_) | Self::LogTaken | Self::Runtime(_) => false,
+        }
+    }
+}
+
+/// A token that SIGINT or SIGTERM cancels.
+fn until_signal() -> std::io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        cancel.cancel();
+    });
+    Ok(token)
+}
+
+fn program() -> String {
+    let path = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn say(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    // A reader of standard error who has gone away is no reason to fail.
+    let _gone = writeln!(std::io::stderr(), "{line}");
+}

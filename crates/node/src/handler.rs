@@ -1,0 +1,32 @@
+//! Running what an agent's author wrote, so that its panic ends a call and nothing else.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use convoke_agent::HandlerError;
+use convoke_model::Json;
+use futures_util::FutureExt;
+
+/// How a handler ended.
+pub(crate) enum Outcome {
+    /// By itself.
+    Returned(Result<Json, HandlerError>),
+    /// By a panic, which the panic hook has already printed.
+    Panicked,
+}
+
+/// Runs `handler` to its end, whatever that is.
+///
+/// What a panicking handler leaves half done is the agent's own; the node shares nothing with it
+/// but values that are never changed.
+pub(crate) async fn contained(
+    handler: impl Future<Output = Result<Json, HandlerError>>,
+) -> Outcome {
+    match AssertUnwindSafe(handler).catch_unwind().await {
+        Ok(returned) => Outcome::Returned(returned),
+        Err(_payload) => {
+            tracing::error!("Capability panicked");
+            Outcome::Panicked
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The routes of a listener.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use convoke_a2a::card::WELL_KNOWN_PATH as CARD_PATH;
+use convoke_a2a::{http_status, jsonrpc};
+use convoke_model::{Fault, FaultCode};
+use convoke_net::server::{
+    Body, BodyError, ConnectionInfo, Handler, Opened, Refuse, ResponseBody, read_body,
+};
+use futures_util::FutureExt;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
+};
+use http::{Method, Request, Response, StatusCode};
+use tracing::Instrument;
+
+use crate::connection::{Connection, Listener};
+use crate::context::millis;
+use crate::ids;
+use crate::observe::health::LIVE_BODY;
+use crate::observe::metrics::Status;
+use crate::operations::{self, Answer};
+use crate::service::Service;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// One listener of one agent.
+pub(crate) struct Routes {
+    pub(crate) listener: Listener,
+    pub(crate) service: Arc<Service>,
+}
+
+impl Handler for Routes {
+    type Connection = Connection;
+
+    fn connected(&self, info: &ConnectionInfo) -> Result<Opened<Connection>, Refuse> {
+        let (agent, open) = (&self.service.agent.spiffe_id, self.service.metrics.connection());
+        let connection = Connection::open(self.listener, agent, info, open)
+            .map_err(|error| Refuse(error.to_string()))?;
+        let now = self.service.clock.now();
+        let expires_in =
+            connection.expires.map(|end| Duration::from_millis(end.0.saturating_sub(now.0)));
+        Ok(Opened { connection, expires_in })
+    }
+
+    async fn call(
+        &self,
+        connection: &Arc<Connection>,
+        request: Request<Body>,
+    ) -> Response<ResponseBody> {
+        if self.listener == Listener::Dev && !is_local_host(&request) {
+            return problem(
+                StatusCode::FORBIDDEN,
+                "the development listener answers to localhost alone; this request's Host or \
+                 Origin is another",
+            );
+        }
+        let get = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/" if request.method() == Method::POST => self.rpc(connection, request).await,
+            "/" => not_allowed("POST"),
+            CARD_PATH if get => match self.service.card.get() {
+                Some(card) => card.answer(request.headers()),
+                None => problem(StatusCode::SERVICE_UNAVAILABLE, "the agent is starting"),
+            },
+            CARD_PATH => not_allowed("GET, HEAD"),
+            path => match health(&self.service, path) {
+                Some(answer) if get => answer,
+                Some(_) => not_allowed("GET, HEAD"),
+                None => problem(
+                    StatusCode::NOT_FOUND,
+                    "nothing is here; calls go to / and the card is at /.well-known/agent-card.json",
+                ),
+            },
+        }
+    }
+}
+
+impl Routes {
+    async fn rpc(
+        &self,
+        connection: &Arc<Connection>,
+        request: Request<Body>,
+    ) -> Response<ResponseBody> {
+        let service = &self.service;
+        let (head, body) = request.into_parts();
+        let body = match read_body(body, service.body_bytes_max).await {
+            Ok(body) => body,
+            Err(error) => return refuse_body(error),
+        };
+        let call = match jsonrpc::decode(&head.headers, head.uri.query(), &body) {
+            Ok(call) => call,
+            Err(rejection) => {
+                service.metrics.capability(None).record(Status::Error, Duration::ZERO);
+                let body = jsonrpc::encode_fault(rejection.id.as_ref(), &rejection.fault);
+                return json(rejection.http_status, body);
+            }
+        };
+        // The decoded call owns what it keeps; the bytes can go.
+        drop(body);
+
+        let kind = call.operation.kind();
+        let request = operations::Request {
+            service,
+            connection,
+            id: ids::request(),
+            at: service.clock.now(),
+            about: OnceLock::new(),
+        };
+        let span = tracing::info_span!(
+            "request",
+            request_id = request.id.as_str(),
+            operation = kind.as_str(),
+        );
+        let (id, operation) = (call.id, call.operation);
+        async {
+            let begun = service.clock.monotonic();
+            // A bug of ours ends this request and nothing else, and the caller is told.
+            let outcome = AssertUnwindSafe(request.perform(operation)).catch_unwind().await;
+            let outcome = outcome.unwrap_or_else(|_payload| {
+                tracing::error!("Request panicked");
+                let text = format!("an internal error; the log has it under {}", request.id);
+                Err(Fault::new(FaultCode::Internal, text).with("requestId", request.id.as_str()))
+            });
+            let took = service.clock.monotonic().saturating_sub(begun);
+            request.completed(&outcome, took);
+            match outcome {
+                Ok(Answer::Message(message)) => {
+                    json(StatusCode::OK, jsonrpc::encode_message(&id, &message))
+                }
+                Ok(Answer::Task(task)) => {
+                    json(StatusCode::OK, jsonrpc::encode_task(&id, kind, &task))
+                }
+                Err(fault) => {
+                    let body = jsonrpc::encode_fault(Some(&id), &fault);
+                    let mut response = json(http_status(fault.code), body);
+                    if fault.code == FaultCode::Unauthenticated {
+                        // RFC 9110 §11.6.1 wants a challenge with every 401. There is no scheme
+                        // name for client certificates; this one is widely understood.
+                        response
+                            .headers_mut()
+                            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Mutual"));
+                    }
+                    response
+                }
+            }
+        }
+        .instrument(span)
+        .await
+    }
+}
+
+impl operations::Request<'_> {
+    /// Says in log and metrics how the request ended.
+    fn completed(&self, outcome: &Result<Answer, Fault>, took: Duration) {
+        let about = self.about.get();
+        let capability = about.map(|index| self.service.host.descriptor(*index).name.as_str());
+        let duration_ms = millis(took);
+        let status = match outcome {
+            Ok(_) => {
+                tracing::info!(capability, duration_ms, "Request completed");
+                Status::Success
+            }
+            Err(fault) => {
+                let code = fault.code.reason();
+                tracing::info!(capability, duration_ms, code, error = %fault, "Request failed");
+                match fault.code {
+                    FaultCode::PermissionDenied | FaultCode::Unauthenticated => Status::Denied,
+                    _ => Status::Error,
+                }
+            }
+        };
+        self.service.metrics.capability(about.map(|index| index.get())).record(status, took);
+    }
+}
+
+fn refuse_body(error: BodyError) -> Response<ResponseBody> {
+    let (status, code) = match error {
+        BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, FaultCode::ResourceExhausted),
+        BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, FaultCode::DeadlineExceeded),
+        BodyError::Broken => (StatusCode::BAD_REQUEST, FaultCode::InvalidRequest),
+    };
+    let mut response =
+        json(status, jsonrpc::encode_fault(None, &Fault::new(code, error.to_string())));
+    // The rest of the body is not read, so nothing can follow it on this connection.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Whether a request on the development listener names this machine. A page of the web that a
+/// rebound name led here names its own host, or is found out by its `Origin`.
+fn is_local_host<B>(request: &Request<B>) -> bool {
+    let host = match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => request.headers().get(HOST).and_then(|value| value.to_str().ok()),
+    };
+    let origin = request.headers().get(http::header::ORIGIN);
+    let origin_is_local = origin.is_none_or(|origin| {
+        origin
+            .to_str()
+            .ok()
+            .and_then(|text| text.split_once("://"))
+            .is_some_and(|(_, h)| is_local(h))
+    });
+    host.is_some_and(is_local) && origin_is_local
+}
+
+fn is_local(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    host.eq_ignore_ascii_case("localhost") || host == "127.0.0.1" || host == "[::1]"
+}
+
+/// The answer to a question about the agent's health; `None` if `path` is no such question.
+pub(crate) fn health(service: &Service, path: &str) -> Option<Response<ResponseBody>> {
+    let report = || service.health.report(service.clock.now());
+    Some(match path {
+        "/health/live" => json(StatusCode::OK, LIVE_BODY),
+        "/health/ready" => {
+            let report = report();
+            let status =
+                if report.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            json(status, report.ready_body())
+        }
+        "/health" => json(StatusCode::OK, report().health_body(&service.agent.metadata.name)),
+        _ => return None,
+    })
+}
+
+/// A response with a JSON body that no cache keeps.
+pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::from(body.into()));
+    *response.status_mut() = status;
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A response outside the protocol: a status and a sentence.
+pub(crate) fn problem(status: StatusCode, text: &str) -> Response<ResponseBody> {
+    json(status, serde_json::json!({ "error": text }).to_string())
+}
+
+fn not_allowed(allowed: &'static str) -> Response<ResponseBody> {
+    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, &format!("use {allowed} here"));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_local() {
+        for (host, origin, expected) in [
+            ("localhost:8080", None, true),
+            ("127.0.0.1", None, true),
+            ("[::1]:80", None, true),
+            ("LOCALHOST", Some("http://localhost:3000"), true),
+            ("evil.example:8080", None, false),
+            ("localhost.evil.example", None, false),
+            ("127.0.0.1.evil.example", None, false),
+            ("localhost:8080", Some("https://evil.example"), false),
+            ("localhost", Some("null"), false),
+            ("localhost:80@evil.example", None, false),
+        ] {
+            let mut request = Request::builder().uri("/").header(HOST, host);
+            if let Some(origin) = origin {
+                request = request.header("origin", origin);
+            }
+            assert_eq!(is_local_host(&request.body(()).unwrap()), expected, "{host} {origin:?}");
+        }
+        assert!(!is_local_host(&Request::builder().uri("/").body(()).unwrap()));
+    }
+}

@@ -1,0 +1,355 @@
+//! Start, run and drain: configuration becomes parts, parts become a node.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use convoke_agent::Host;
+use convoke_client::Client;
+use convoke_identity::{IdentityError, IdentitySource, WorkloadApiConfig, tls};
+use convoke_journal::{
+    AuditOpenError, AuditSink, Journal, JsonLinesSink, MemoryJournal, MemoryLimits,
+};
+use convoke_net::server::{BindError, Drained, Limits, Server};
+use convoke_policy::{Fixed, Language, LoadError, Policy, PolicyOptions, PolicySource};
+use tokio_util::sync::CancellationToken;
+
+use crate::card::{AgentCardError, CardReply};
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, DefaultPolicy, RegoVersion, Stage};
+use crate::connection::Listener;
+use crate::context::Calls;
+use crate::http::Routes;
+use crate::metrics_listener::MetricsRoutes;
+use crate::observe::health::{Health, ServerPhase};
+use crate::observe::metrics::Metrics;
+use crate::service::Service;
+use crate::tasks::Tasks;
+
+/// How long running requests may take to end once the node is asked to.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How often what only the node sees is written into metrics and health.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a node is told beside its configuration.
+#[derive(Debug, Clone, Default)]
+pub struct NodeOptions {
+    /// Also answer plaintext HTTP on this loopback address. Callers there are anonymous.
+    pub dev: Option<SocketAddr>,
+}
+
+/// A node whose listeners are open. It serves while [`Node::run`] does.
+pub struct Node {
+    service: Arc<Service>,
+    identity: Arc<IdentitySource>,
+    audit: Arc<JsonLinesSink>,
+    mesh: Server<Routes>,
+    dev: Option<Server<Routes>>,
+    metrics: Option<Server<MetricsRoutes>>,
+}
+
+/// What a node did with the requests that ran when it was asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Requests that still ended by themselves.
+    pub finished: u64,
+    /// Requests that were cut off.
+    pub cut: u64,
+    /// Tasks that were at work and are lost with the journal in memory.
+    pub lost_tasks: usize,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong, or the policy file that it names is not there.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The policy is no policy.
+    #[error("policy {0}")]
+    Policy(#[from] LoadError),
+    /// The agent has no identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Decisions could not be put on record.
+    #[error(transparent)]
+    Audit(#[from] AuditOpenError),
+    /// The agent could not describe itself.
+    #[error(transparent)]
+    Card(#[from] AgentCardError),
+    /// A listener could not be opened.
+    #[error("{listener} listener: {source}")]
+    Bind {
+        /// Which listener.
+        listener: &'static str,
+        /// Why.
+        source: BindError,
+    },
+    /// The cryptography that TLS needs is not there.
+    #[error("tls: {0}")]
+    Tls(rustls::Error),
+    /// A development listener where there must be none.
+    #[error("the development listener {0}")]
+    Dev(&'static str),
+}
+
+impl StartError {
+    /// Whether the cure is in the configuration or the files that it names.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Policy(_) | Self::Dev(_))
+    }
+}
+
+/// Loads the policy that `config` names, or the fixed one where it names none.
+///
+/// # Errors
+///
+/// [`StartError::Config`] if the file is not there, [`StartError::Policy`] if it is no policy.
+pub fn load_policy(config: &Config) -> Result<Policy, StartError> {
+    let authorization = &config.authorization;
+    let Some(source) = config.policy()? else {
+        return Ok(Policy::fixed(match authorization.default_policy {
+            DefaultPolicy::DenyAll => Fixed::DenyAll,
+            DefaultPolicy::AllowAll => Fixed::AllowAll,
+        }));
+    };
+    let options = PolicyOptions {
+        package: authorization.package.clone(),
+        language: authorization.rego_version.map(|version| match version {
+            RegoVersion::V0 => Language::V0,
+            RegoVersion::V1 => Language::V1,
+        }),
+        ..PolicyOptions::default()
+    };
+    let source = PolicySource { name: source.path.display().to_string(), text: source.text };
+    Ok(Policy::load(&source, &options)?)
+}
+
+impl Node {
+    /// Builds a node and opens its listeners. Nothing is bound before the configuration, the
+    /// policy, the audit log and the identity are good.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] says which of them is not.
+    pub async fn start(
+        config: Config,
+        host: Host,
+        options: NodeOptions,
+    ) -> Result<Self, StartError> {
+        check_dev(&config, &options)?;
+        let clock = Clock::new();
+        let agent = Arc::new(config.agent_config());
+        tracing::info!("{} initialized", agent.metadata.name);
+        for capability in host.capabilities() {
+            tracing::info!(name = capability.name.as_str(), "Registered capability");
+        }
+        let policy = load_policy(&config)?;
+        tracing::info!(revision = &*policy.revision().0, "Policy loaded");
+        let audit = Arc::new(JsonLinesSink::open(
+            &config.observability.audit.path,
+            config.observability.audit.sync,
+        )?);
+        tracing::info!(path = %config.observability.audit.path.display(), "Audit log opened");
+        let journal: Arc<dyn Journal> =
+            Arc::new(MemoryJournal::new(MemoryLimits::default(), Arc::clone(&audit) as _));
+        tracing::warn!(
+            durability = journal.durability().as_str(),
+            "{}",
+            journal.durability().sentence()
+        );
+
+        let identity = Arc::new(IdentitySource::connect(workload_api(&config)?).await?);
+        tracing::info!(spiffe_id = identity.spiffe_id().as_str(), "Loaded SPIFFE identity");
+
+        let metrics = Arc::new(Metrics::new(
+            &agent.metadata.name,
+            host.capabilities().iter().map(|capability| capability.name.as_str()),
+            agent.agent_registry.values().map(|entry| &entry.spiffe_id),
+        ));
+        let health = Arc::new(Health::new());
+        health.set_policy_loaded(true);
+        let client = Client::with_source(Arc::clone(&identity));
+        let outbound = Arc::new(Calls { client, metrics: Arc::clone(&metrics) });
+
+        let service = Arc::new(Service {
+            agent,
+            host,
+            policy,
+            journal,
+            audit: Arc::clone(&audit) as _,
+            outbound,
+            tasks: Tasks::default(),
+            metrics,
+            health,
+            card: OnceLock::new(),
+            clock,
+            body_bytes_max: config.server.limits.body_bytes_max,
+        });
+
+        let limits = limits(&config);
+        let tls = tls::server_config(&identity).map_err(StartError::Tls)?;
+        let routes = Routes { listener: Listener::Mesh, service: Arc::clone(&service) };
+        let mesh = Server::bind(config.server.address(), Some(tls), limits.clone(), routes)
+            .map_err(|source| StartError::Bind { listener: "mesh", source })?;
+        // The card names the port, which is known only now; nothing is accepted before `run`.
+        let url = config
+            .server
+            .advertise_address
+            .unwrap_or_else(|| format!("https://localhost:{}/", mesh.local_addr().port()));
+        let card = CardReply::new(&service.agent, &service.host, url, clock.now())?;
+        service.card.get_or_init(|| card);
+        let dev = options.dev.map(|address| {
+            let routes = Routes { listener: Listener::Dev, service: Arc::clone(&service) };
+            Server::bind(address, None, limits.clone(), routes)
+                .map_err(|source| StartError::Bind { listener: "development", source })
+        });
+        let watch = config.observability.metrics.as_ref().map(|metrics| {
+            Server::bind(metrics.address(), None, limits, MetricsRoutes(Arc::clone(&service)))
+                .map_err(|source| StartError::Bind { listener: "metrics", source })
+        });
+        let node = Self {
+            service,
+            identity,
+            audit,
+            mesh,
+            dev: dev.transpose()?,
+            metrics: watch.transpose()?,
+        };
+        node.look();
+        Ok(node)
+    }
+
+    /// Where the mesh listener is.
+    #[must_use]
+    pub fn mesh_addr(&self) -> SocketAddr {
+        self.mesh.local_addr()
+    }
+
+    /// Where the development listener is, if there is one.
+    #[must_use]
+    pub fn dev_addr(&self) -> Option<SocketAddr> {
+        self.dev.as_ref().map(Server::local_addr)
+    }
+
+    /// Where metrics are served, if they are.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(Server::local_addr)
+    }
+
+    /// Serves until `shutdown`, then drains: running requests end, new ones are not taken, and
+    /// every audit record is written.
+    pub async fn run(self, shutdown: CancellationToken) -> Summary {
+        let Self { service, identity, audit, mesh, dev, metrics } = self;
+        service.health.set_server(ServerPhase::Accepting);
+        if let Some(metrics) = &metrics {
+            tracing::info!(port = metrics.local_addr().port(), "Metrics server started");
+        }
+        if let Some(dev) = &dev {
+            tracing::warn!(
+                address = %dev.local_addr(),
+                "Development listener started: plaintext, and every caller is anonymous"
+            );
+        }
+        let address = mesh.local_addr();
+        tracing::info!(host = %address.ip(), port = address.port(), "Agent server started");
+
+        // Watchers see the drain, so their listener ends last.
+        let drained = CancellationToken::new();
+        let watch = async {
+            if let Some(metrics) = metrics {
+                metrics.serve(drained.clone(), Duration::ZERO).await;
+            }
+        };
+        let looking = {
+            let (service, identity) = (Arc::clone(&service), Arc::clone(&identity));
+            let (audit, drained) = (Arc::clone(&audit), drained.clone());
+            async move {
+                let mut tick = tokio::time::interval(LOOK_EVERY);
+                loop {
+                    tokio::select! {
+                        _ = tick.tick() => look(&service, &identity, &audit),
+                        () = drained.cancelled() => return,
+                    }
+                }
+            }
+        };
+        let serving = async {
+            let draining = async {
+                shutdown.cancelled().await;
+                service.health.set_server(ServerPhase::Draining);
+                tracing::info!("Agent server draining");
+            };
+            let plain = async {
+                match dev {
+                    Some(dev) => dev.serve(shutdown.clone(), DRAIN).await,
+                    None => Drained::default(),
+                }
+            };
+            let (mesh, plain, ()) =
+                tokio::join!(mesh.serve(shutdown.clone(), DRAIN), plain, draining);
+            drained.cancel();
+            (mesh, plain)
+        };
+        let ((mesh, plain), (), ()) = tokio::join!(serving, watch, looking);
+
+        let summary = Summary {
+            finished: mesh.finished + plain.finished,
+            cut: mesh.cut + plain.cut,
+            lost_tasks: service.tasks.len(),
+        };
+        if let Err(error) = audit.close() {
+            tracing::error!(error = %error, "Audit log was not written to its end");
+        }
+        tracing::info!(
+            finished = summary.finished,
+            cut = summary.cut,
+            lost_tasks = summary.lost_tasks,
+            "Agent server stopped"
+        );
+        summary
+    }
+
+    fn look(&self) {
+        look(&self.service, &self.identity, &self.audit);
+    }
+}
+
+/// Writes into metrics and health what changes without a request.
+fn look(service: &Service, identity: &IdentitySource, audit: &JsonLinesSink) {
+    let not_after = identity.current().not_after();
+    service.health.set_svid_valid_until(not_after);
+    service.health.set_audit_healthy(audit.healthy());
+    service.metrics.set_svid_valid_until(not_after);
+}
+
+fn workload_api(config: &Config) -> Result<WorkloadApiConfig, StartError> {
+    let socket = config.workload_socket()?.to_owned();
+    let mut workload_api = WorkloadApiConfig::new(socket, config.identity.spiffe_id.clone());
+    workload_api.issuer_uid = config.identity.issuer_uid;
+    Ok(workload_api)
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections_max: config.server.limits.connections_max,
+        idle_timeout: config.server.limits.idle_timeout,
+        connection_age_max: config.server.limits.connection_age_max,
+        ..Limits::default()
+    }
+}
+
+fn check_dev(config: &Config, options: &NodeOptions) -> Result<(), StartError> {
+    match options.dev {
+        Some(_) if config.stage == Some(Stage::Production) => {
+            Err(StartError::Dev("is refused in production; start without it"))
+        }
+        Some(address) if !address.ip().is_loopback() => {
+            Err(StartError::Dev("is for this machine alone; use an address such as 127.0.0.1:8080"))
+        }
+        _ => Ok(()),
+    }
+}

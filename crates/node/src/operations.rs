@@ -1,0 +1,341 @@
+//! The path of an operation: look up, authorise, put on record, do.
+
+use std::sync::{Arc, OnceLock};
+
+use convoke_agent::{CapabilityIndex, Context};
+use convoke_engine::{Effects, Event, decide};
+use convoke_journal::StoredTask;
+use convoke_model::{
+    AuditOutcome, AuditRecord, Caller, CancelTask, CapabilityName, Content, Fault, FaultCode,
+    GetTask, Json, Message, Operation, OperationKind, Part, RequestId, Role, SendMessage, Task,
+    TaskId, UnixMillis,
+};
+use convoke_policy::{Authorized, Question, authorize};
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::{Connection, Listener};
+use crate::digest::sha256_hex;
+use crate::handler::{Outcome, contained};
+use crate::service::Service;
+use crate::tasks::{Submission, not_found, state_of};
+use crate::{context, ids};
+
+/// The wire by which operations come here, as policy and context see it.
+const PROTOCOL: &str = "a2a/1.0";
+
+/// What an operation gives.
+pub(crate) enum Answer {
+    Message(Message),
+    Task(Task),
+}
+
+/// One request on its way through the node.
+pub(crate) struct Request<'a> {
+    pub(crate) service: &'a Arc<Service>,
+    pub(crate) connection: &'a Connection,
+    pub(crate) id: RequestId,
+    pub(crate) at: UnixMillis,
+    /// Which capability it turned out to be about.
+    pub(crate) about: OnceLock<CapabilityIndex>,
+}
+
+/// What an operation is about, known before policy is asked.
+struct Subject {
+    index: CapabilityIndex,
+    /// The parameters of a call; a task operation has none.
+    params: Option<Json>,
+    /// The stored task of a task operation.
+    stored: Option<StoredTask>,
+}
+
+impl Request<'_> {
+    /// Does `operation`, if policy allows it.
+    pub(crate) async fn perform(&self, operation: Operation) -> Result<Answer, Fault> {
+        self.admit(&operation).await?;
+        let subject = self.look_up(&operation).await?;
+        self.about.get_or_init(|| subject.index);
+        let (authorized, audit) = self.authorize(operation, &subject).await?;
+        match authorized.into_parts().0 {
+            Operation::SendMessage(request) => self.send(request, subject, audit).await,
+            Operation::GetTask(request) => self.get(request, subject, audit).await,
+            Operation::CancelTask(request) => self.cancel(request, subject, audit).await,
+        }
+    }
+
+    /// Refuses who has no credential, and who claims another tenant than the credential's.
+    async fn admit(&self, operation: &Operation) -> Result<(), Fault> {
+        let caller = &self.connection.caller;
+        if self.connection.listener == Listener::Mesh && *caller == Caller::Anonymous {
+            self.refuse(operation, "no_credential").await?;
+            return Err(Fault::new(
+                FaultCode::Unauthenticated,
+                "calls need a client certificate; without one only the card and health answer",
+            ));
+        }
+        // The tenant of a request may match the credential's, never select one.
+        let tenant = match caller {
+            Caller::Principal(principal) => &*principal.tenant,
+            Caller::Anonymous => "",
+        };
+        match operation.tenant() {
+            Some(named) if !named.is_empty() && named != tenant => {
+                self.refuse(operation, "foreign_tenant").await?;
+                Err(match operation.task_id() {
+                    // A foreign task looks exactly like a missing one.
+                    Some(id) => not_found(id),
+                    None => Fault::invalid_field("tenant", "is not the tenant of your credential"),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Finds out what the operation is about. What belongs to somebody else is not there.
+    async fn look_up(&self, operation: &Operation) -> Result<Subject, Fault> {
+        let task = match operation {
+            Operation::SendMessage(request) => match &request.message.task_id {
+                Some(id) => id,
+                None => {
+                    let named = convoke_a2a::capability::named_capability(&request.message)?;
+                    let (index, params) =
+                        self.service.host.resolve(&request.message, named.as_ref())?;
+                    return Ok(Subject { index, params: Some(params), stored: None });
+                }
+            },
+            Operation::GetTask(GetTask { id, .. })
+            | Operation::CancelTask(CancelTask { id, .. }) => id,
+        };
+        let read = self.service.journal.read(&self.connection.scope, task).await;
+        let stored = read
+            .map_err(|error| self.service.commit_fault(&error))?
+            .ok_or_else(|| not_found(task))?;
+        // The capability of a stored task may have left the agent since.
+        let index = self.service.host.find(&stored.capability).ok_or_else(|| {
+            let text = format!("the agent no longer has capability `{}`", stored.capability);
+            Fault::new(FaultCode::UnsupportedOperation, text)
+        })?;
+        Ok(Subject { index, params: None, stored: Some(stored) })
+    }
+
+    /// Asks policy. A refusal is put on record here; what is allowed is put on record with what it
+    /// changes, or by whoever does it.
+    async fn authorize(
+        &self,
+        operation: Operation,
+        subject: &Subject,
+    ) -> Result<(Authorized, AuditRecord), Fault> {
+        let service = self.service;
+        let name = &service.host.descriptor(subject.index).name;
+        let kind = operation.kind();
+        let task_id = operation.task_id().cloned();
+        let context_id = operation.context_id().cloned();
+        let question = Question {
+            caller: &self.connection.caller,
+            agent: &service.agent.spiffe_id,
+            agent_name: &service.agent.metadata.name,
+            operation: kind,
+            method: name.as_str(),
+            params: subject.params.as_ref(),
+            at: self.at,
+            protocol: PROTOCOL,
+            remote_addr: &self.connection.remote_addr,
+            request_id: self.id.as_str(),
+            task_id: task_id.as_ref().map(TaskId::as_str),
+            context_id: context_id.as_ref().map(|id| id.as_str()),
+        };
+        let clock = service.clock;
+        let decided = authorize(&service.policy, &question, operation, &|| clock.monotonic());
+        let decision = match &decided {
+            Ok(authorized) => authorized.decision().clone(),
+            Err(refused) => refused.decision.clone(),
+        };
+        service.metrics.decision(decision.is_allowed(), decision.took);
+        let mut record = self.record(kind, Some(name.clone()), task_id.clone());
+        record.params_sha256 = subject.params.as_ref().map(|params| sha256_hex(params.get()));
+        record.outcome = AuditOutcome::Decided(decision);
+        match decided {
+            Ok(authorized) => Ok((authorized, record)),
+            Err(_refused) => {
+                let AuditOutcome::Decided(decision) = &record.outcome else {
+                    unreachable!("the outcome was set above")
+                };
+                tracing::warn!(
+                    caller = self.connection.caller.name(),
+                    capability = name.as_str(),
+                    reason = decision.reason.as_str(),
+                    rule = &*decision.rule,
+                    "Authorization denied"
+                );
+                let text = format!("authorization denied: `{name}` is not open to this caller");
+                service.put_on_record(Some(record)).await?;
+                Err(Fault::new(FaultCode::PermissionDenied, text)
+                    .with("capability", name.as_str())
+                    .with("requestId", self.id.as_str()))
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        request: SendMessage,
+        subject: Subject,
+        mut audit: AuditRecord,
+    ) -> Result<Answer, Fault> {
+        let service = self.service;
+        let Some(params) = subject.params else {
+            // The message is for a task that exists, which takes no further messages yet.
+            service.put_on_record(Some(audit)).await?;
+            return Err(self.refuse_message(request.message, subject.stored));
+        };
+        if let Err(fault) = service.host.check_input(subject.index, &params) {
+            service.put_on_record(Some(audit)).await?;
+            return Err(fault);
+        }
+        if service.host.descriptor(subject.index).ephemeral {
+            service.put_on_record(Some(audit)).await?;
+            return self.run(subject.index, params, &request.message).await.map(Answer::Message);
+        }
+        let id = ids::task();
+        audit.task_id = Some(id.clone());
+        let submission = Submission {
+            scope: self.connection.scope.clone(),
+            capability: subject.index,
+            params,
+            message: request.message,
+            audit,
+        };
+        let running = service
+            .tasks
+            .submit(service, id.clone(), submission, |state, stop| {
+                self.context(stop, Some(id.clone()), state.context_id().clone())
+            })
+            .await?;
+        if !request.configuration.return_immediately {
+            running.answered().await;
+        }
+        let mut task = running.task(service).await?;
+        task.trim_history(request.configuration.history_length);
+        Ok(Answer::Task(task))
+    }
+
+    /// Runs an ephemeral capability within the request: if the caller leaves, it is dropped.
+    async fn run(
+        &self,
+        index: CapabilityIndex,
+        params: Json,
+        asked: &Message,
+    ) -> Result<Message, Fault> {
+        let service = self.service;
+        let context_id = asked.context_id.clone().unwrap_or_else(ids::context);
+        // Cancelled when this function ends, or is dropped because the caller left.
+        let stop = CancellationToken::new();
+        let _cancel = stop.clone().drop_guard();
+        let context = self.context(stop, None, context_id.clone());
+        let failed = |text: String| Fault::new(FaultCode::CapabilityFailed, text);
+        let result = match contained(service.host.call(index, context, params)).await {
+            Outcome::Returned(Ok(result)) => result,
+            Outcome::Returned(Err(error)) => return Err(failed(error.to_string())),
+            Outcome::Panicked => {
+                let name = &service.host.descriptor(index).name;
+                return Err(failed(format!("capability `{name}` broke off unexpectedly")));
+            }
+        };
+        service.host.check_output(index, &result).map_err(|fault| {
+            tracing::error!(error = %fault, "Capability broke its output schema");
+            failed(format!("the result does not match the capability's output schema: {fault}"))
+        })?;
+        let part = Part::new(Content::Data(result));
+        let mut message = Message::new(ids::message(), Role::Agent, vec![part]);
+        message.context_id = Some(context_id);
+        Ok(message)
+    }
+
+    fn refuse_message(&self, message: Message, stored: Option<StoredTask>) -> Fault {
+        let Some(stored) = stored else {
+            return Fault::new(FaultCode::Internal, "a message without parameters or a task");
+        };
+        let mut state = state_of(stored);
+        let event = Event::Message(message);
+        let mut effects = Effects::new();
+        match decide(&mut state, event, self.at, &mut effects) {
+            Err(fault) => fault,
+            Ok(()) => Fault::new(FaultCode::UnsupportedOperation, "the task takes no messages"),
+        }
+    }
+
+    async fn get(
+        &self,
+        request: GetTask,
+        subject: Subject,
+        audit: AuditRecord,
+    ) -> Result<Answer, Fault> {
+        self.service.put_on_record(Some(audit)).await?;
+        let stored = subject.stored.ok_or_else(|| not_found(&request.id))?;
+        let mut task = Arc::unwrap_or_clone(stored.task);
+        task.trim_history(request.history_length);
+        Ok(Answer::Task(task))
+    }
+
+    async fn cancel(
+        &self,
+        request: CancelTask,
+        subject: Subject,
+        audit: AuditRecord,
+    ) -> Result<Answer, Fault> {
+        let service = self.service;
+        match service.tasks.find(&self.connection.scope, &request.id) {
+            Some(running) => {
+                running.cancel(service, audit).await?;
+                running.task(service).await.map(Answer::Task)
+            }
+            None => {
+                service.put_on_record(Some(audit)).await?;
+                let mut state =
+                    subject.stored.map(state_of).ok_or_else(|| not_found(&request.id))?;
+                // Nobody is at work on it, so it has ended, and the engine says so.
+                let mut effects = Effects::new();
+                let event = Event::Cancel;
+                decide(&mut state, event, self.at, &mut effects)?;
+                Err(Fault::new(
+                    FaultCode::Unavailable,
+                    "the task changed while it was cancelled; ask again",
+                ))
+            }
+        }
+    }
+
+    fn context(
+        &self,
+        stop: CancellationToken,
+        task_id: Option<TaskId>,
+        context_id: convoke_model::ContextId,
+    ) -> Context {
+        context::of_request(self, stop, task_id, context_id)
+    }
+
+    async fn refuse(&self, operation: &Operation, why: &'static str) -> Result<(), Fault> {
+        let mut record = self.record(operation.kind(), None, operation.task_id().cloned());
+        record.outcome = AuditOutcome::Refused(why);
+        self.service.put_on_record(Some(record)).await
+    }
+
+    fn record(
+        &self,
+        operation: OperationKind,
+        capability: Option<CapabilityName>,
+        task_id: Option<TaskId>,
+    ) -> AuditRecord {
+        AuditRecord {
+            at: self.at,
+            request_id: self.id.clone(),
+            agent: self.service.agent.spiffe_id.clone(),
+            caller: Arc::clone(&self.connection.caller_name),
+            remote_addr: Arc::clone(&self.connection.remote_addr),
+            operation,
+            capability,
+            task_id,
+            params_sha256: None,
+            outcome: AuditOutcome::Refused("undecided"),
+        }
+    }
+}

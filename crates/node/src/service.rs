@@ -1,0 +1,67 @@
+//! One agent, ready to be asked: what every request of it shares.
+
+use std::sync::{Arc, OnceLock};
+
+use convoke_agent::{AgentConfig, Host, Outbound};
+use convoke_journal::{AuditSink, Journal, JournalError};
+use convoke_model::{AuditRecord, Fault, FaultCode};
+use convoke_policy::Policy;
+
+use crate::card::CardReply;
+use crate::clock::Clock;
+use crate::observe::health::Health;
+use crate::observe::metrics::Metrics;
+use crate::tasks::Tasks;
+
+/// One agent, ready to be asked.
+pub(crate) struct Service {
+    pub(crate) agent: Arc<AgentConfig>,
+    pub(crate) host: Host,
+    pub(crate) policy: Policy,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) audit: Arc<dyn AuditSink>,
+    pub(crate) outbound: Arc<dyn Outbound>,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
+    /// Set before the first connection is accepted.
+    pub(crate) card: OnceLock<CardReply>,
+    pub(crate) clock: Clock,
+    /// Largest request body, in bytes.
+    pub(crate) body_bytes_max: usize,
+}
+
+impl Service {
+    /// Puts a decision without a change of state on record. What cannot be put on record is not
+    /// done.
+    pub(crate) async fn put_on_record(&self, record: Option<AuditRecord>) -> Result<(), Fault> {
+        let Some(record) = record else { return Ok(()) };
+        let mut taken = self.journal.record(record);
+        if taken.is_ok() && self.audit.waits() {
+            taken = self.journal.flush().await;
+        }
+        taken.map_err(|error| self.commit_fault(&error))
+    }
+
+    /// What a caller is told of a journal that does not take or give something.
+    pub(crate) fn commit_fault(&self, error: &JournalError) -> Fault {
+        match error {
+            JournalError::Full { .. } => {
+                Fault::new(FaultCode::ResourceExhausted, error.to_string())
+            }
+            JournalError::Audit(why) => {
+                self.metrics.audit_refused();
+                tracing::error!(error = %why, "Audit record was not taken");
+                Fault::new(
+                    FaultCode::Unavailable,
+                    "the audit log takes no records at the moment, so nothing is done; try again \
+                     later",
+                )
+            }
+            other => {
+                tracing::error!(error = %other, "Journal refused a change");
+                Fault::new(FaultCode::Internal, "the journal refused the change")
+            }
+        }
+    }
+}
