@@ -23,6 +23,9 @@ use crate::body::{CollectError, collect};
 /// matter of one turn of its task; what takes longer is not worth waiting for.
 const READY_WAIT: Duration = Duration::from_millis(100);
 
+/// Idle connections are looked through no more often than this, however short their time is.
+const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
 /// Most that a connection buffers in each direction, in bytes.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
@@ -300,7 +303,8 @@ impl Inner {
             }
         };
         if !self.sweeping.swap(true, Ordering::Relaxed) {
-            tokio::spawn(sweep(Arc::downgrade(self), self.limits.idle_timeout / 4));
+            let every = (self.limits.idle_timeout / 4).max(SWEEP_INTERVAL_MIN);
+            tokio::spawn(sweep(Arc::downgrade(self), every));
         }
         let now = Instant::now();
         let revision = route.revision;

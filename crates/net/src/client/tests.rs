@@ -50,7 +50,7 @@ impl Handler for Echo {
 
     async fn call(
         &self,
-        _: &Arc<Protocol>,
+        protocol: &Arc<Protocol>,
         request: Request<Body>,
     ) -> http::Response<ResponseBody> {
         if self.0.hold {
@@ -58,7 +58,10 @@ impl Handler for Echo {
             self.0.release.notified().await;
         }
         let path = request.uri().to_string();
-        let host = request.headers()["host"].to_str().unwrap().to_owned();
+        let host = match **protocol {
+            Protocol::Http1 => request.headers()["host"].to_str().unwrap().to_owned(),
+            Protocol::Http2 => "over http/2".to_owned(),
+        };
         let body = read_body(request.into_body(), 1 << 20).await.unwrap();
         let mut response = http::Response::new(ResponseBody::from(body));
         response.headers_mut().insert("x-path", path.parse().unwrap());
@@ -179,6 +182,47 @@ async fn a_connection_that_the_server_closed_is_replaced() {
         tcp.read_to_end(&mut Vec::new()).await.unwrap();
         up.seen.connections.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_unseen_is_replaced() {
+    // Answer and end arrive together, so the pool keeps what is already dead.
+    const KEEP: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let addr = canned(&[KEEP, KEEP, KEEP, KEEP]).await;
+    let pool = pool();
+    for _ in 0..4 {
+        assert_eq!(send(&pool, &route(addr), "body").await.unwrap().body(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn old_connections_are_not_reused_and_idle_ones_are_closed() {
+    for limits in [
+        PoolLimits { idle_timeout: Duration::ZERO, ..PoolLimits::default() },
+        PoolLimits { age_max: Duration::ZERO, ..PoolLimits::default() },
+    ] {
+        let (up, pool) = (plain_up(), Pool::new(Dialer::default(), limits));
+        check_echo(&pool, &route(up.addr)).await;
+        check_echo(&pool, &route(up.addr)).await;
+        assert_eq!(connections(&up), 2);
+    }
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let closed = tokio::spawn(async move {
+        let mut tcp = listener.accept().await.unwrap().0;
+        let mut read = Vec::new();
+        while !read.ends_with(b"body") {
+            assert_ne!(tcp.read_buf(&mut read).await.unwrap(), 0);
+        }
+        tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        tcp.read(&mut [0]).await.unwrap()
+    });
+    let limits = PoolLimits { idle_timeout: SHORT, ..PoolLimits::default() };
+    let pool = Pool::new(Dialer::default(), limits);
+    send(&pool, &route(addr), "body").await.unwrap();
+    assert_eq!(closed.await.unwrap(), 0);
+    assert_eq!(pool.idle(), 0);
 }
 
 #[tokio::test]
@@ -318,14 +362,16 @@ fn pki() -> Pki {
 }
 
 impl Pki {
-    /// Asks for a client certificate of `clients`.
+    /// Asks for a client certificate of `clients`, and speaks both protocols.
     fn server(&self, clients: &Self) -> Arc<ServerConfig> {
         let verifier =
             rustls::server::WebPkiClientVerifier::builder(Arc::clone(&clients.roots)).build();
         let config = ServerConfig::builder()
             .with_client_cert_verifier(verifier.unwrap())
             .with_single_cert(self.chain.clone(), self.key.clone_key());
-        Arc::new(config.unwrap())
+        let mut config = config.unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
     }
 
     /// Shows our certificate and trusts `servers`.
@@ -353,6 +399,27 @@ async fn calls_go_over_mutual_tls() {
     let other = tls_route(up.addr, client.client(&server));
     check_echo(&pool, &other).await;
     assert_eq!(connections(&up), 2);
+}
+
+#[tokio::test]
+async fn with_tls_the_protocol_is_negotiated() {
+    let pki = pki();
+    let up = up(Some(pki.server(&pki)), Limits::default(), Seen::default());
+    let mut config = (*pki.client(&pki)).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let route = tls_route(up.addr, Arc::new(config));
+    let config = route.tls.clone().unwrap();
+    let dialled = Dialer::default().dial_tls(&route.address, config, Instant::now() + LONG).await;
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(dialled.unwrap()),
+    )
+    .await
+    .unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("https://localhost/").body(Full::<Bytes>::from("hi")).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.headers()["x-host"], "over http/2");
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ struct Scripted {
     opened: AtomicUsize,
     protocols: Mutex<Vec<Protocol>>,
     entered: Notify,
+    /// A request at the gate was dropped.
+    dropped: Notify,
     gate: Gate,
 }
 
@@ -32,6 +34,14 @@ struct Gate(Semaphore);
 impl Default for Gate {
     fn default() -> Self {
         Self(Semaphore::new(0))
+    }
+}
+
+struct NotifyOnDrop<'a>(&'a Notify);
+
+impl Drop for NotifyOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
     }
 }
 
@@ -59,8 +69,10 @@ impl Handler for Held {
         let (parts, body) = request.into_parts();
         match parts.uri.path() {
             "/gate" => {
+                let left = NotifyOnDrop(&self.0.dropped);
                 self.0.entered.notify_one();
                 drop(self.0.gate.0.acquire().await.unwrap());
+                std::mem::forget(left);
                 http::Response::new("through the gate".into())
             }
             "/panic" => panic!("a handler's own fault"),
@@ -271,6 +283,24 @@ async fn a_running_request_outlives_the_timeouts_of_a_quiet_one() {
     up.handler.gate.0.add_permits(1);
     assert!(to_end(&mut slow).await.ends_with("through the gate"));
     up.down().await;
+}
+
+#[tokio::test]
+async fn a_request_ends_with_its_client() {
+    let up = up_with(Limits::default());
+    let mut tcp = up.connect().await;
+    tcp.write_all(b"GET /gate HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    up.handler.entered.notified().await;
+    drop(tcp);
+    up.handler.dropped.notified().await;
+    // On HTTP/2 a client gives up one request and keeps the connection.
+    let (mut sender, _connection) = h2(&up).await;
+    let on_h2 = tokio::spawn(sender.send_request(h2_request("/gate", "")));
+    up.handler.entered.notified().await;
+    on_h2.abort();
+    up.handler.dropped.notified().await;
+    assert!(sender.send_request(h2_request("/echo", "")).await.is_ok());
+    assert_eq!(up.down().await, Drained::default());
 }
 
 #[tokio::test]
