@@ -27,6 +27,12 @@ impl Process {
         Some(Self { uid: peer.uid(), pid, started: started(pid)? })
     }
 
+    /// A process as the kernel would name it, for tests of who may do what.
+    #[cfg(test)]
+    pub(crate) fn invented(uid: u32, pid: i32, started: u64) -> Self {
+        Self { uid, pid, started }
+    }
+
     /// Whether the process still runs.
     pub(crate) fn is_alive(&self) -> bool {
         started(self.pid) == Some(self.started)

@@ -56,10 +56,7 @@ async fn enrol(
     process: Option<Process>,
     request: Request<Incoming>,
 ) -> Result<SpiffeId, EnrolRefusal> {
-    let Some(process) = process.filter(|process| process.uid == shared.own_uid) else {
-        let message = format!("only processes of uid {} may enrol themselves", shared.own_uid);
-        return Err(EnrolRefusal { code: RefusalCode::NotPermitted, message });
-    };
+    let process = permitted(process, shared.own_uid)?;
     let bad = |message: String| EnrolRefusal { code: RefusalCode::BadRequest, message };
     if request.method() != Method::POST || request.uri().path() != ENROL_PATH {
         return Err(bad(format!("only POST {ENROL_PATH} is answered")));
@@ -86,6 +83,15 @@ async fn enrol(
     Ok(spiffe_id)
 }
 
+/// The process at the other end, if it may enrol itself: it runs as the issuer's own user. Root is
+/// no exception, because whoever may read the authority's key is meant, and root needs no favours.
+fn permitted(process: Option<Process>, own_uid: u32) -> Result<Process, EnrolRefusal> {
+    process.filter(|process| process.uid == own_uid).ok_or_else(|| {
+        let message = format!("only processes of uid {own_uid} may enrol themselves");
+        EnrolRefusal { code: RefusalCode::NotPermitted, message }
+    })
+}
+
 fn respond(outcome: Result<SpiffeId, EnrolRefusal>) -> Response<Full<Bytes>> {
     let (status, body) = match outcome {
         Ok(spiffe_id) => {
@@ -107,4 +113,28 @@ fn respond(outcome: Result<SpiffeId, EnrolRefusal>) -> Response<Full<Bytes>> {
     let json = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_own_user_may_enrol() {
+        let of = |uid| Some(Process::invented(uid, 1, 1));
+        for (process, own_uid, expected) in [
+            (of(1000), 1000, true),
+            (of(0), 0, true),
+            (of(1001), 1000, false),
+            (of(0), 1000, false),
+            (of(1000), 0, false),
+            (None, 1000, false),
+        ] {
+            let permitted = permitted(process, own_uid);
+            assert_eq!(permitted.is_ok(), expected, "{process:?} at {own_uid}");
+            if let Err(refusal) = permitted {
+                assert_eq!(refusal.code, RefusalCode::NotPermitted);
+            }
+        }
+    }
 }

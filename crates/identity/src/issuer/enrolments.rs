@@ -61,3 +61,48 @@ impl Enrolments {
         ids.get(process).cloned().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    fn id(number: usize) -> SpiffeId {
+        SpiffeId::parse(&format!("spiffe://example.org/{number}")).unwrap()
+    }
+
+    fn this_process() -> Process {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        Process::of_peer(&ours.peer_cred().unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_process_has_what_it_asked_for() {
+        let (enrolments, process) = (Enrolments::default(), this_process());
+        assert_eq!(enrolments.of(&process), []);
+        assert_eq!(enrolments.add(process, id(1)), Ok(true));
+        assert_eq!(enrolments.add(process, id(2)), Ok(true));
+        assert_eq!(enrolments.add(process, id(1)), Ok(false));
+        assert_eq!(enrolments.of(&process), [id(1), id(2)]);
+        for number in 3..=IDS_PER_PROCESS_MAX {
+            assert_eq!(enrolments.add(process, id(number)), Ok(true));
+        }
+        assert_eq!(enrolments.add(process, id(0)), Err(EnrolError::Ids));
+    }
+
+    #[tokio::test]
+    async fn the_dead_have_nothing_and_make_room() {
+        let (enrolments, process) = (Enrolments::default(), this_process());
+        // No process has this number: it is above the kernel's highest.
+        let dead = |started| Process::invented(process.uid, i32::MAX, started);
+        for started in 0..PROCESSES_MAX as u64 {
+            assert_eq!(enrolments.add(dead(started), id(1)), Ok(true));
+        }
+        assert_eq!(enrolments.of(&dead(1)), []);
+        assert_eq!(enrolments.add(dead(1), id(1)), Ok(true));
+        assert_eq!(enrolments.add(process, id(1)), Ok(true));
+        assert_eq!(enrolments.ids.lock().unwrap().len(), 1);
+        assert_eq!(enrolments.of(&process), [id(1)]);
+    }
+}

@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use convoke_model::TrustDomain;
 use tokio::net::UnixStream;
+use tokio::net::unix::UCred;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -182,13 +183,15 @@ impl BoundIssuer {
         )
     }
 
-    /// Answers until `shutdown`, then ends the connections and removes the sockets.
+    /// Answers until `shutdown`, then removes the sockets and ends the connections; those that
+    /// do not end are cut after a moment.
     pub async fn serve(self, shutdown: CancellationToken) {
         let (connections, gate) = (TaskTracker::new(), Arc::new(Gate::default()));
-        let api = accept(&self.api, &gate, &connections, |stream, peer| {
+        let room = Room { gate: &gate, connections: &connections, shutdown: &shutdown };
+        let api = room.accept(&self.api, |stream, peer| {
             api::serve(stream, peer, Arc::clone(&self.shared), shutdown.clone())
         });
-        let admin = accept(&self.admin, &gate, &connections, |stream, peer| {
+        let admin = room.accept(&self.admin, |stream, peer| {
             admin::serve(stream, peer, Arc::clone(&self.shared))
         });
         tokio::select! {
@@ -200,32 +203,42 @@ impl BoundIssuer {
         // First the sockets, so that nobody new comes while the last ones are seen off.
         drop((self.api, self.admin));
         connections.close();
-        if tokio::time::timeout(DRAIN_MAX, connections.wait()).await.is_err() {
-            tracing::warn!(left = connections.len(), "connections did not end in time");
-        }
+        connections.wait().await;
     }
 }
 
-/// Takes connections for as long as it is polled, and gives each to a task of its own.
-async fn accept<F>(
-    socket: &Socket,
-    gate: &Arc<Gate>,
-    connections: &TaskTracker,
-    serve: impl Fn(UnixStream, tokio::net::unix::UCred) -> F,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
-    loop {
-        let (stream, peer) = socket.accept().await;
-        let Some(pass) = Gate::pass(gate, peer.uid()) else {
-            tracing::warn!(uid = peer.uid(), "too many connections of one user; one was refused");
-            continue;
-        };
-        let connection = serve(stream, peer);
-        connections.spawn(async move {
-            connection.await;
-            drop(pass);
-        });
+/// Where connections are counted and how they end.
+struct Room<'a> {
+    gate: &'a Arc<Gate>,
+    connections: &'a TaskTracker,
+    shutdown: &'a CancellationToken,
+}
+
+impl Room<'_> {
+    /// Takes connections for as long as it is polled, and gives each to a task of its own.
+    async fn accept<F>(&self, socket: &Socket, serve: impl Fn(UnixStream, UCred) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        loop {
+            let (stream, peer) = socket.accept().await;
+            let Some(pass) = Gate::pass(self.gate, peer.uid()) else {
+                tracing::warn!(uid = peer.uid(), "too many connections of one user; refused one");
+                continue;
+            };
+            let (connection, shutdown) = (serve(stream, peer), self.shutdown.clone());
+            self.connections.spawn(async move {
+                let cut = async {
+                    shutdown.cancelled().await;
+                    tokio::time::sleep(DRAIN_MAX).await;
+                };
+                tokio::select! {
+                    () = connection => {}
+                    () = cut => tracing::debug!("a connection did not end in time"),
+                }
+                drop(pass);
+            });
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::material::{Material, MaterialError};
 
 pub use error::IdentityError;
 pub(crate) use workload_api::chain;
+#[cfg(test)]
+pub(crate) use workload_api::may_serve;
 
 /// How an agent gets its identity from a SPIFFE Workload API.
 #[derive(Debug, Clone)]

@@ -78,7 +78,7 @@ async fn dial(config: &WorkloadApiConfig, own: u32) -> Result<UnixStream, Identi
 }
 
 /// Whether a server that runs as `found` may tell us who we are.
-pub(super) fn may_serve(found: u32, own: u32, issuer_uid: Option<u32>) -> bool {
+pub(crate) fn may_serve(found: u32, own: u32, issuer_uid: Option<u32>) -> bool {
     found == 0 || found == own || Some(found) == issuer_uid
 }
 

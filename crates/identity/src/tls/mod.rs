@@ -117,3 +117,6 @@ impl ResolvesClientCert for Own {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
