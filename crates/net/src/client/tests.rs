@@ -473,3 +473,17 @@ async fn a_tls_server_cuts_a_peer_that_does_not_shake_hands() {
     let dialled = Dialer::default().dial_tls(&route.address, config, Instant::now() + LONG).await;
     assert_eq!(dialled.unwrap().read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
 }
+
+#[tokio::test]
+async fn a_failed_handshake_ends_with_an_alert_and_not_with_a_reset() {
+    let server = pki();
+    let up = up(Some(server.server(&server)), Limits::default(), Seen::default());
+    let mut tcp = TcpStream::connect(up.addr).await.unwrap();
+    // More than the server reads before it knows that this is not TLS.
+    tcp.write_all(&[b'x'; 48 * 1024]).await.unwrap();
+    tcp.shutdown().await.unwrap();
+    let mut read = Vec::new();
+    tcp.read_to_end(&mut read).await.unwrap();
+    // A record of the type `alert`.
+    assert_eq!(read.first(), Some(&21));
+}
