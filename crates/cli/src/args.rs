@@ -1,0 +1,312 @@
+//! The command line: what can be asked, with an example for each.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use convoke::{SpiffeId, TrustDomain};
+
+/// Where a Workload API is looked for when nothing names one. Source: the first seed.
+pub(crate) const SOCKET_DEFAULT: &str = "/tmp/spire-agent/public/api.sock";
+
+/// Agents that find each other, prove who they are, are allowed or refused, and leave a trail.
+#[derive(Debug, Parser)]
+#[command(
+    name = "convoke",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+Results go to standard output as JSON, words to standard error.
+
+Exit codes:
+  0 success              1 failure               2 wrong command line or configuration
+  3 refused              4 unreachable           5 wrong peer identity
+  6 unknown capability   7 invalid parameters    8 timed out
+  9 the agent failed    10 no identity to call with"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// When to colour what people read
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Demo(Demo),
+    Serve(Serve),
+    Call(Call),
+    /// Read the card of an agent
+    #[command(subcommand)]
+    Card(Card),
+    Health(Health),
+    Validate(Validate),
+    /// Hand out identities, or look at one
+    #[command(subcommand)]
+    Identity(Identity),
+    Completions(Completions),
+}
+
+/// Run two agents that call each other, and look on
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  convoke demo
+  echo 'A wonderful day. And a terrible night!' | convoke demo --text -")]
+pub(crate) struct Demo {
+    /// Analyse this text as well; `-` reads standard input
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) text: Option<String>,
+    /// Leave the agents up for `convoke call` until Ctrl-C
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// Serve an agent
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  convoke serve --agent document-worker config/worker.yaml
+
+Your own agent is a program of its own: see \"Your first agent\" in the README.")]
+pub(crate) struct Serve {
+    /// The agent's configuration
+    #[arg(value_name = "CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Which of the agents that this binary has
+    #[arg(long, value_enum)]
+    pub(crate) agent: BuiltIn,
+    /// Also answer plaintext HTTP on this loopback address; callers are anonymous
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) dev: Option<std::net::SocketAddr>,
+    /// Check the configuration, the policy and the agent, and end
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// End when standard input does, so that the agent does not outlive its parent
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_ends: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BuiltIn {
+    /// The document worker of the tutorial
+    DocumentWorker,
+    /// The document orchestrator of the tutorial
+    DocumentOrchestrator,
+}
+
+/// Call a capability of an agent
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  convoke call \\
+    --agent spiffe://example.org/orchestrator \\
+    --address https://localhost:8444 \\
+    --capability process_document \\
+    --params '{\"text\": \"A wonderful document.\", \"operations\": [\"analyze\"]}'")]
+pub(crate) struct Call {
+    /// Who is called; anybody else at the address is refused
+    #[arg(long, value_name = "SPIFFE_ID")]
+    pub(crate) agent: SpiffeId,
+    /// Where the agent listens
+    #[arg(long, value_name = "URL")]
+    pub(crate) address: String,
+    /// What the agent is asked to do
+    #[arg(long, value_name = "NAME")]
+    pub(crate) capability: String,
+    /// The parameters, a JSON object; `@FILE` or `-` (standard input) reads them
+    #[arg(long, value_name = "JSON|@FILE|-", default_value = "{}")]
+    pub(crate) params: String,
+    /// How long to wait for the answer, such as 500ms, 30s or 2m
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) as_who: AsWho,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// As whom a command calls.
+#[derive(Debug, Args)]
+pub(crate) struct AsWho {
+    /// Call as this identity instead of spiffe://TRUST_DOMAIN/user/LOGIN
+    #[arg(long, value_name = "SPIFFE_ID")]
+    pub(crate) identity: Option<SpiffeId>,
+    /// The Workload API that issues it
+    #[arg(long, value_name = "PATH", env = "SPIFFE_ENDPOINT_SOCKET", default_value = SOCKET_DEFAULT)]
+    pub(crate) socket: String,
+    /// The user id that the Workload API's server may have besides root and your own
+    #[arg(long, value_name = "UID")]
+    pub(crate) issuer_uid: Option<u32>,
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Output {
+    /// On one line, as it came
+    #[arg(long, conflicts_with = "pretty")]
+    pub(crate) json: bool,
+    /// Indented; the default on a terminal
+    #[arg(long)]
+    pub(crate) pretty: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Card {
+    /// Print the card of an agent
+    #[command(after_help = "\
+Example:
+  convoke card show --agent spiffe://example.org/orchestrator https://localhost:8444
+  convoke card show http://127.0.0.1:8080")]
+    Show(CardShow),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CardShow {
+    /// Where the agent listens
+    #[arg(value_name = "URL")]
+    pub(crate) address: String,
+    /// Who is expected there; needed for https
+    #[arg(long, value_name = "SPIFFE_ID")]
+    pub(crate) agent: Option<SpiffeId>,
+    #[command(flatten)]
+    pub(crate) as_who: AsWho,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Ask an agent whether it is ready
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  convoke health --agent spiffe://example.org/orchestrator https://localhost:8444")]
+pub(crate) struct Health {
+    /// Where the agent listens
+    #[arg(value_name = "URL")]
+    pub(crate) address: String,
+    /// Who is expected there; needed for https
+    #[arg(long, value_name = "SPIFFE_ID")]
+    pub(crate) agent: Option<SpiffeId>,
+    #[command(flatten)]
+    pub(crate) as_who: AsWho,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Check a configuration and its policy
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  convoke validate config/worker.yaml")]
+pub(crate) struct Validate {
+    /// The configuration
+    #[arg(value_name = "CONFIG", required = true)]
+    pub(crate) configs: Vec<PathBuf>,
+    /// Report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Identity {
+    /// Issue identities to processes of this machine, as a SPIRE agent does
+    #[command(after_help = "\
+Example:
+  convoke identity serve --trust-domain example.org")]
+    Serve(IdentityServe),
+    /// Show the identity that this process is given
+    #[command(after_help = "\
+Example:
+  convoke identity show --identity spiffe://example.org/document-worker")]
+    Show(IdentityShow),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdentityServe {
+    /// The trust domain to issue for
+    #[arg(long, value_name = "NAME")]
+    pub(crate) trust_domain: TrustDomain,
+    /// Where to answer
+    #[arg(long, value_name = "PATH", default_value = SOCKET_DEFAULT)]
+    pub(crate) socket: PathBuf,
+    /// Where the authority's key is kept [default: the state directory of this user]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// How long a certificate is good for; it is renewed at half of that
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    pub(crate) ttl: Duration,
+    /// End when standard input does, so that the issuer does not outlive its parent
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_ends: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdentityShow {
+    /// The trust domain, when --identity does not name it
+    #[arg(long, value_name = "NAME", required_unless_present = "identity")]
+    pub(crate) trust_domain: Option<TrustDomain>,
+    #[command(flatten)]
+    pub(crate) as_who: AsWho,
+    /// Report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Print the completion script of a shell
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  convoke completions bash > ~/.local/share/bash-completion/completions/convoke")]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Reads `500ms`, `30s`, `2m` or `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let per_unit = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "" => return Err(format!("`{text}` has no unit; write {text}s for seconds")),
+        _ => return Err(format!("`{unit}` is no unit; use ms, s, m or h")),
+    };
+    let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(per_unit));
+    match millis {
+        Some(0) | None => Err(format!("`{text}` is no duration; write for example 30s")),
+        Some(millis) => Ok(Duration::from_millis(millis)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "30", "s", "0s", "-1s", "1.5s", "30x", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! The tutorial in one command: an issuer, a worker and an orchestrator as processes of their own,
+//! calls between them, one refusal, and one stranger at the door.
+
+mod process;
+mod trail;
+
+use std::future::Future;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use convoke::{CallError, Client, ClientOptions, Json, SpiffeId, TrustDomain, chain};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Demo, Output};
+use crate::exit::{Code, Failure};
+use crate::paint::{self, Paint, say};
+use crate::{input, login};
+use process::Process;
+use trail::Trail;
+
+const TRUST_DOMAIN: &str = "example.org";
+const STRANGER_DOMAIN: &str = "stranger.example";
+
+/// The seed's sentence, whose numbers the tutorial gives.
+const SENTENCE: &str =
+    "This is a wonderful document. It contains great information and amazing insights.";
+
+/// How long the demo waits for an answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs the demo. Whatever happens, nothing is left running.
+pub(crate) async fn run(options: Demo, paint: Paint) -> Result<(), Failure> {
+    let text = options.text.as_deref().map(input::text).transpose()?;
+    let dir = directory()?;
+    say(format!(
+        "{} two agents that prove who they are to each other, over mutual TLS, under their own \
+         policies\n",
+        paint.bold("convoke demo:")
+    ));
+    let mut stage = Stage { processes: Vec::new() };
+    let outcome = tokio::select! {
+        outcome = stage.play(&dir, text, options.keep, paint) => outcome,
+        signal = interrupted() => Err(signal),
+    };
+    let cleared = stage.clear().await;
+    if outcome.is_ok() || dir.join("worker.log").exists() {
+        say(format!("\nLogs, audit and configurations are in {}", dir.display()));
+    }
+    outcome.and(cleared)
+}
+
+/// The processes of the demo, in the order in which they were started.
+struct Stage {
+    processes: Vec<Process>,
+}
+
+/// An agent that runs.
+struct Running {
+    spiffe_id: SpiffeId,
+    port: u16,
+}
+
+impl Stage {
+    async fn play(
+        &mut self,
+        dir: &Path,
+        text: Option<String>,
+        keep: bool,
+        paint: Paint,
+    ) -> Result<(), Failure> {
+        let socket = self.issuer(dir, TRUST_DOMAIN, paint).await?;
+        let worker = self.agent(dir, "worker", &socket, None, paint).await?;
+        let orchestrator =
+            self.agent(dir, "orchestrator", &socket, Some(worker.port), paint).await?;
+
+        let domain = trust_domain(TRUST_DOMAIN)?;
+        let own = login::default_identity(&domain)?;
+        let client = Arc::new(connect(&socket, own.clone()).await?);
+        say(format!("  {:<13} {}\n", "you", paint.name(own.as_str())));
+
+        let trail = vec![dir.join("worker.audit.jsonl"), dir.join("orchestrator.audit.jsonl")];
+        let mut scene = Scene { number: 0, trail: Trail::new(trail, paint), client, paint };
+
+        scene
+            .call(
+                "process_document: analyze, count and sentiment, one call to the worker each",
+                &orchestrator,
+                "process_document",
+                json!({"text": SENTENCE, "operations": ["analyze", "count", "sentiment"]}),
+            )
+            .await?;
+        scene
+            .call(
+                "batch_process: three documents at once",
+                &orchestrator,
+                "batch_process",
+                json!({"documents": [
+                    {"id": "doc1", "text": "This is excellent!"},
+                    {"id": "doc2", "text": "This is terrible."},
+                    {"id": "doc3", "text": "This is okay."},
+                ]}),
+            )
+            .await?;
+        if let Some(text) = text {
+            let params = json!({"text": text, "operations": ["analyze", "count", "sentiment"]});
+            scene.call("your own text", &orchestrator, "process_document", params).await?;
+        }
+        scene
+            .refusal(
+                "you ask the worker directly: its policy lets nobody but the orchestrator in",
+                &worker,
+                json!({"text": SENTENCE}),
+            )
+            .await?;
+        self.stranger(dir, &worker, &mut scene).await?;
+
+        if keep {
+            keep_up(&socket, &orchestrator, paint).await;
+        }
+        Ok(())
+    }
+
+    async fn issuer(&mut self, dir: &Path, domain: &str, paint: Paint) -> Result<PathBuf, Failure> {
+        let socket = dir.join(format!("{domain}.sock"));
+        let data = dir.join(format!("{domain}.issuer"));
+        let args = [
+            "identity",
+            "serve",
+            "--trust-domain",
+            domain,
+            "--socket",
+            path(&socket)?,
+            "--data-dir",
+            path(&data)?,
+        ];
+        let log = dir.join(format!("{domain}.issuer.log"));
+        let mut process = Process::start("issuer", &args, log)?;
+        let ready = process.ready("Issuer started").await;
+        let pid = process.pid();
+        self.processes.push(process);
+        ready?;
+        say(row(paint, "issuer", &format!("spiffe://{domain}"), path(&socket)?, pid));
+        Ok(socket)
+    }
+
+    async fn agent(
+        &mut self,
+        dir: &Path,
+        name: &'static str,
+        socket: &Path,
+        worker_port: Option<u16>,
+        paint: Paint,
+    ) -> Result<Running, Failure> {
+        let config = dir.join(format!("{name}.yaml"));
+        let (yaml, policy) = match name {
+            "worker" => (
+                document_pipeline::WORKER_CONFIG,
+                ("worker_policy_strict.rego", document_pipeline::WORKER_POLICY_STRICT),
+            ),
+            _ => (
+                document_pipeline::ORCHESTRATOR_CONFIG,
+                ("orchestrator_policy.rego", document_pipeline::ORCHESTRATOR_POLICY),
+            ),
+        };
+        let audit = dir.join(format!("{name}.audit.jsonl"));
+        let yaml = adapt(yaml, dir, socket, policy.0, &audit, worker_port)?;
+        std::fs::write(dir.join(policy.0), policy.1)?;
+        std::fs::write(&config, yaml)?;
+
+        let kind = format!("document-{name}");
+        let args = ["serve", "--agent", &kind, path(&config)?];
+        let mut process = Process::start(name, &args, dir.join(format!("{name}.log")))?;
+        let identity = process.ready("Loaded SPIFFE identity").await;
+        let started = process.ready("Agent server started").await;
+        let pid = process.pid();
+        self.processes.push(process);
+        let (identity, started) = (identity?, started?);
+        let running = Running {
+            spiffe_id: identity["spiffe_id"]
+                .as_str()
+                .and_then(|id| SpiffeId::parse(id).ok())
+                .ok_or_else(|| odd(name, "SPIFFE ID"))?,
+            port: started["port"]
+                .as_u64()
+                .and_then(|port| u16::try_from(port).ok())
+                .ok_or_else(|| odd(name, "port"))?,
+        };
+        let address = format!("https://localhost:{}", running.port);
+        say(row(paint, name, running.spiffe_id.as_str(), &address, pid));
+        Ok(running)
+    }
+
+    /// Somebody with a flawless certificate of a trust domain that the worker does not know.
+    async fn stranger(
+        &mut self,
+        dir: &Path,
+        worker: &Running,
+        scene: &mut Scene,
+    ) -> Result<(), Failure> {
+        scene.title("a stranger: a valid certificate, but of a trust domain nobody here knows");
+        let socket = self.issuer(dir, STRANGER_DOMAIN, scene.paint).await?;
+        let id = trust_domain(STRANGER_DOMAIN)?
+            .member("/orchestrator")
+            .map_err(|error| Failure::new(Code::Failure, error))?;
+        let stranger = connect(&socket, id.clone()).await?;
+        let begun = Instant::now();
+        let answer = call(&stranger, worker, "analyze_document", json!({"text": SENTENCE})).await;
+        match answer {
+            Err(error) => {
+                say(format!(
+                    "     {} {} {}  {} {}",
+                    scene.paint.name(id.as_str()),
+                    scene.paint.dim("→"),
+                    scene.paint.name(worker.spiffe_id.as_str()),
+                    scene.paint.bad("turned away:"),
+                    paint::plain(&error.to_string()),
+                ));
+                say(scene.took(begun));
+                Ok(())
+            }
+            Ok(_) => Err(Failure::new(
+                Code::Failure,
+                format_args!("{id} was let in, which must never happen"),
+            )),
+        }
+    }
+
+    async fn clear(self) -> Result<(), Failure> {
+        let mut outcome = Ok(());
+        // The agents first, so that they drain while their identity is still there.
+        for process in self.processes.into_iter().rev() {
+            outcome = outcome.and(process.stop().await);
+        }
+        outcome
+    }
+}
+
+/// What is shown of each call.
+struct Scene {
+    number: usize,
+    trail: Trail,
+    client: Arc<Client>,
+    paint: Paint,
+}
+
+impl Scene {
+    fn title(&mut self, title: &str) {
+        self.number += 1;
+        say(format!(
+            "{} {}",
+            self.paint.bold(&format!("{}.", self.number)),
+            self.paint.bold(title)
+        ));
+    }
+
+    async fn call(
+        &mut self,
+        title: &str,
+        agent: &Running,
+        capability: &str,
+        params: Value,
+    ) -> Result<(), Failure> {
+        self.title(title);
+        let begun = Instant::now();
+        let client = Arc::clone(&self.client);
+        let (answer, took) = self
+            .watched(async { (call(&client, agent, capability, params).await, begun.elapsed()) })
+            .await?;
+        say(format!("     {}", self.paint.dim(&format!("answered in {}", millis(took)))));
+        paint::result(&answer?, Output { json: false, pretty: true })?;
+        say("");
+        Ok(())
+    }
+
+    async fn refusal(
+        &mut self,
+        title: &str,
+        agent: &Running,
+        params: Value,
+    ) -> Result<(), Failure> {
+        self.title(title);
+        let begun = Instant::now();
+        let client = Arc::clone(&self.client);
+        let answer = self.watched(call(&client, agent, "analyze_document", params)).await?;
+        match answer {
+            Err(CallError::Refused(refusal)) => {
+                say(format!("     {}", paint::plain(&CallError::Refused(refusal).to_string())));
+                say(self.took(begun));
+                say("");
+                Ok(())
+            }
+            Err(other) => Err(other.into()),
+            Ok(_) => Err(Failure::new(
+                Code::Failure,
+                "the worker answered a caller that its policy does not name",
+            )),
+        }
+    }
+
+    /// Runs `work` and says the decisions that are made meanwhile.
+    async fn watched<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let done = CancellationToken::new();
+        let work = async {
+            let value = work.await;
+            done.cancel();
+            value
+        };
+        let (value, followed) = tokio::join!(work, self.trail.follow(&done));
+        followed?;
+        Ok(value)
+    }
+
+    fn took(&self, begun: Instant) -> String {
+        format!("     {}", self.paint.dim(&format!("in {}", millis(begun.elapsed()))))
+    }
+}
+
+async fn call(
+    client: &Client,
+    agent: &Running,
+    capability: &str,
+    params: Value,
+) -> Result<Json, CallError> {
+    client
+        .call(&agent.spiffe_id, capability, params)
+        .address(format!("https://localhost:{}", agent.port))
+        .timeout(TIMEOUT)
+        .json()
+        .await
+}
+
+async fn connect(socket: &Path, identity: SpiffeId) -> Result<Client, Failure> {
+    Client::connect(ClientOptions { identity, socket: socket.to_owned(), issuer_uid: None })
+        .await
+        .map_err(|error| Failure::new(Code::NoIdentity, chain(&error)))
+}
+
+async fn keep_up(socket: &Path, orchestrator: &Running, paint: Paint) {
+    say(format!(
+        "{} Try, in another terminal:\n\n  convoke call \\\n    --socket {} \\\n    --agent {} \\\n    \
+         --address https://localhost:{} \\\n    --capability process_document \\\n    --params \
+         '{{\"text\": \"I love it.\", \"operations\": [\"sentiment\"]}}'\n\nCtrl-C ends the agents.",
+        paint.bold("The agents are up."),
+        socket.display(),
+        orchestrator.spiffe_id,
+        orchestrator.port,
+    ));
+    // The demo ends by a signal, which `run` waits for beside this.
+    std::future::pending::<()>().await;
+}
+
+/// Resolves once somebody wants the demo to end.
+async fn interrupted() -> Failure {
+    match crate::signals::ended().await {
+        Ok(signal) => Failure::new(Code::Failure, format_args!("ended by {signal}")),
+        Err(error) => error.into(),
+    }
+}
+
+/// Puts the demo's ports and paths where the tutorial's are. Each has to be there: a tutorial that
+/// changed must not be half adapted.
+fn adapt(
+    yaml: &str,
+    dir: &Path,
+    socket: &Path,
+    policy_file: &str,
+    audit: &Path,
+    worker_port: Option<u16>,
+) -> Result<String, Failure> {
+    let mut out = String::with_capacity(yaml.len() + 256);
+    let (mut sockets, mut ports, mut policies, mut workers) = (0, 0, 0, 0);
+    for line in yaml.lines() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let key = line.trim_start().split(':').next().unwrap_or_default();
+        let value = match key {
+            "spire_socket" => {
+                sockets += 1;
+                Some(path(socket)?.to_owned())
+            }
+            "policy_path" => Some(path(dir)?.to_owned()),
+            "policy_file" => {
+                policies += 1;
+                Some(policy_file.to_owned())
+            }
+            "host" => Some("127.0.0.1".to_owned()),
+            "address" => {
+                workers += 1;
+                worker_port.map(|port| format!("https://localhost:{port}"))
+            }
+            _ => None,
+        };
+        match value {
+            Some(value) => out.push_str(&format!("{indent}{key}: {}", Value::from(value))),
+            None if key == "port" => {
+                ports += 1;
+                out.push_str(&format!("{indent}port: 0"));
+            }
+            None => out.push_str(line),
+        }
+        out.push('\n');
+        if line == "observability:" {
+            out.push_str(&format!("  audit:\n    path: {}\n", Value::from(path(audit)?)));
+        }
+    }
+    let worker_named = workers == usize::from(worker_port.is_some());
+    if (sockets, ports, policies) == (1, 2, 1) && worker_named {
+        Ok(out)
+    } else {
+        Err(Failure::new(Code::Failure, "the tutorial's configuration has changed its shape"))
+    }
+}
+
+fn directory() -> Result<PathBuf, Failure> {
+    let dir = std::env::temp_dir().join(format!("convoke-demo-{}", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|error| {
+        Failure::new(Code::Failure, format_args!("{}: {error}", dir.display()))
+            .hint("remove it, or set TMPDIR to a directory you can write to")
+    })?;
+    Ok(dir)
+}
+
+fn trust_domain(name: &str) -> Result<TrustDomain, Failure> {
+    TrustDomain::parse(name).map_err(|error| Failure::new(Code::Failure, error))
+}
+
+fn path(path: &Path) -> Result<&str, Failure> {
+    path.to_str().ok_or_else(|| {
+        Failure::new(Code::Failure, format_args!("{} is not UTF-8", path.display()))
+            .hint("set TMPDIR to a directory whose path is")
+    })
+}
+
+fn odd(name: &str, what: &str) -> Failure {
+    Failure::new(Code::Failure, format_args!("the log of {name} does not give its {what}"))
+}
+
+fn row(paint: Paint, name: &str, id: &str, place: &str, pid: u32) -> String {
+    format!("  {name:<13} {:<45} {}", paint.name(id), paint.dim(&format!("{place}  pid {pid}")))
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tutorials_configurations_can_be_adapted() {
+        let (dir, socket, audit) = (Path::new("/d"), Path::new("/d/s"), Path::new("/d/a"));
+        for (yaml, worker) in [
+            (document_pipeline::WORKER_CONFIG, None),
+            (document_pipeline::ORCHESTRATOR_CONFIG, Some(4711)),
+        ] {
+            let adapted = adapt(yaml, dir, socket, "p.rego", audit, worker).unwrap();
+            convoke::serve::Config::parse(&adapted, "adapted").unwrap();
+            assert!(adapted.contains("\"/d/s\"") && adapted.contains("\"p.rego\""));
+            assert_eq!(adapted.contains("localhost:4711"), worker.is_some());
+        }
+    }
+
+    #[test]
+    fn a_configuration_of_another_shape_is_not_half_adapted() {
+        let (dir, socket, audit) = (Path::new("/d"), Path::new("/d/s"), Path::new("/d/a"));
+        let yaml = document_pipeline::WORKER_CONFIG.replace("spire_socket", "socket");
+        assert!(adapt(&yaml, dir, socket, "p.rego", audit, None).is_err());
+    }
+}

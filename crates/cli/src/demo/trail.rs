@@ -1,0 +1,104 @@
+//! Follows audit logs and says each decision as it is written.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::paint::{Paint, plain, say};
+
+/// How often the logs are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// How long all logs have to be silent until the trail of a call is taken to be complete. Audit is
+/// written within 10 ms of a decision.
+const SILENT_FOR: Duration = Duration::from_millis(40);
+
+/// Audit logs that are read as they grow.
+pub(crate) struct Trail {
+    logs: Vec<Log>,
+    paint: Paint,
+}
+
+struct Log {
+    path: PathBuf,
+    read: u64,
+    /// The beginning of a line whose end is not written yet.
+    rest: Vec<u8>,
+}
+
+impl Trail {
+    pub(crate) fn new(paths: Vec<PathBuf>, paint: Paint) -> Self {
+        let logs = paths.into_iter().map(|path| Log { path, read: 0, rest: Vec::new() }).collect();
+        Self { logs, paint }
+    }
+
+    /// Says decisions until `done` is cancelled and the logs have been silent for a moment.
+    pub(crate) async fn follow(&mut self, done: &CancellationToken) -> std::io::Result<()> {
+        let mut silent = Duration::ZERO;
+        loop {
+            let mut lines = Vec::new();
+            for log in &mut self.logs {
+                log.grown(&mut lines)?;
+            }
+            lines.sort_by(|a, b| a["timestamp"].as_str().cmp(&b["timestamp"].as_str()));
+            for line in &lines {
+                say(self.sentence(line));
+            }
+            if !lines.is_empty() {
+                silent = Duration::ZERO;
+            } else if done.is_cancelled() {
+                silent += LOOK_EVERY;
+                if silent >= SILENT_FOR {
+                    return Ok(());
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn sentence(&self, record: &Value) -> String {
+        let text = |key: &str| record[key].as_str().map(plain);
+        let allowed = record["decision"] == "allow";
+        let verdict = if allowed { self.paint.good("allowed") } else { self.paint.bad("refused") };
+        let by = match (text("rule"), text("detail")) {
+            (Some(rule), Some(detail)) => format!("{rule}: {detail}"),
+            (Some(rule), None) => rule,
+            (None, _) => text("reason").unwrap_or_default(),
+        };
+        let took = record["decision_us"].as_u64().map_or(String::new(), |us| format!(", {us} µs"));
+        format!(
+            "     {} {} {}  {:<18} {verdict} {}",
+            self.paint.name(&text("caller_spiffe_id").unwrap_or_default()),
+            self.paint.dim("→"),
+            self.paint.name(&text("agent_spiffe_id").unwrap_or_default()),
+            text("capability").or_else(|| text("operation")).unwrap_or_default(),
+            self.paint.dim(&format!("by {by}{took}")),
+        )
+    }
+}
+
+impl Log {
+    /// Reads what was added since the last look.
+    fn grown(&mut self, lines: &mut Vec<Value>) -> std::io::Result<()> {
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            // The log is made with its first record.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        file.seek(SeekFrom::Start(self.read))?;
+        let read = file.read_to_end(&mut self.rest)?;
+        self.read += u64::try_from(read).unwrap_or(0);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            if let Ok(value) = serde_json::from_slice(&line) {
+                lines.push(value);
+            }
+        }
+        Ok(())
+    }
+}

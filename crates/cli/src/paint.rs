@@ -1,0 +1,180 @@
+//! Words for people: where they go and how they look.
+
+use std::io::{IsTerminal, Write};
+
+use crate::args::{Color, Output};
+use crate::exit::{Code, Failure};
+use convoke::Json;
+
+/// Colours for standard error, or none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Paint {
+    on: bool,
+}
+
+impl Paint {
+    pub(crate) fn for_stderr(when: Color) -> Self {
+        let on = match when {
+            Color::Always => true,
+            Color::Never => false,
+            // https://no-color.org: any non-empty value means none.
+            Color::Auto => {
+                std::io::stderr().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
+        };
+        Self { on }
+    }
+
+    pub(crate) fn bold(self, text: &str) -> String {
+        self.wrap("1", text)
+    }
+
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+
+    pub(crate) fn good(self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
+    pub(crate) fn bad(self, text: &str) -> String {
+        self.wrap("31", text)
+    }
+
+    pub(crate) fn name(self, text: &str) -> String {
+        self.wrap("36", text)
+    }
+
+    fn wrap(self, code: &str, text: &str) -> String {
+        if self.on { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+/// Writes one line of words. A reader who has gone away is no reason to fail.
+pub(crate) fn say(line: impl AsRef<str>) {
+    let mut stderr = std::io::stderr().lock();
+    let _gone = writeln!(stderr, "{}", line.as_ref());
+}
+
+/// Prints the one line of a failure, and the cure below it.
+pub(crate) fn failure(paint: Paint, failure: &Failure) {
+    say(format!("{} {}", paint.bad("error:"), plain(&failure.message)));
+    if let Some(hint) = &failure.hint {
+        say(format!("{} {}", paint.dim("hint:"), plain(hint)));
+    }
+}
+
+/// Prints a result on standard output.
+pub(crate) fn result(json: &Json, output: Output) -> Result<(), Failure> {
+    let pretty = output.pretty || (!output.json && std::io::stdout().is_terminal());
+    let text = if pretty { indent(json.get()) } else { json.get().to_owned() };
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.write_all(b"\n"))
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::new(Code::Failure, format_args!("standard output: {error}")))
+}
+
+/// Replaces what would move the cursor or colour the terminal: an agent's words are not trusted
+/// with somebody's terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' => ' ',
+            // Controls, and the marks that turn the direction of writing.
+            c if c.is_control()
+                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
+                '\u{fffd}'
+            }
+            c => c,
+        })
+        .collect()
+}
+
+/// Indents JSON by two spaces a level without touching a value: what the agent wrote as 42.0 is
+/// printed as 42.0.
+pub(crate) fn indent(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() * 2);
+    let mut depth = 0_usize;
+    let mut chars = json.chars().peekable();
+    let newline = |out: &mut String, depth: usize| {
+        out.push('\n');
+        for _ in 0..depth {
+            out.push_str("  ");
+        }
+    };
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                out.push('"');
+                let mut escaped = false;
+                for c in chars.by_ref() {
+                    // C1 controls may stand in a JSON string; a terminal would obey them.
+                    if c.is_control() {
+                        out.push_str(&format!("\\u{:04x}", u32::from(c)));
+                        continue;
+                    }
+                    out.push(c);
+                    match c {
+                        '"' if !escaped => break,
+                        '\\' => escaped = !escaped,
+                        _ => escaped = false,
+                    }
+                }
+            }
+            '{' | '[' => {
+                out.push(c);
+                while chars.peek().is_some_and(|c| c.is_ascii_whitespace()) {
+                    chars.next();
+                }
+                if let Some(close) = chars.next_if(|c| matches!(c, '}' | ']')) {
+                    out.push(close);
+                } else {
+                    depth += 1;
+                    newline(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                newline(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(',');
+                newline(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            c if c.is_ascii_whitespace() => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indenting_changes_blanks_alone() {
+        for (input, expected) in [
+            ("{}", "{}"),
+            ("[ ]", "[]"),
+            ("42.0", "42.0"),
+            (r#"{"a":1,"b":[1e2,"x"]}"#, "{\n  \"a\": 1,\n  \"b\": [\n    1e2,\n    \"x\"\n  ]\n}"),
+            (r#"{"a\"b":"c,{}:\\"}"#, "{\n  \"a\\\"b\": \"c,{}:\\\\\"\n}"),
+            (r#"{ "a" : { } }"#, "{\n  \"a\": {}\n}"),
+            ("\"\u{9b}31m\"", "\"\\u009b31m\""),
+        ] {
+            assert_eq!(indent(input), expected);
+        }
+    }
+
+    #[test]
+    fn a_message_cannot_drive_the_terminal() {
+        assert_eq!(plain("a\u{1b}[31mb\nc\u{202e}"), "a\u{fffd}[31mb c\u{fffd}");
+    }
+}

@@ -1,0 +1,29 @@
+//! `convoke serve`: an agent of this binary, until it is asked to end.
+
+use convoke::chain;
+use convoke::serve::{Host, ServeOptions};
+
+use crate::args::{BuiltIn, Serve};
+use crate::exit::{Code, Failure};
+use crate::paint::{Paint, say};
+use crate::signals;
+
+pub(crate) async fn run(options: Serve, paint: Paint) -> Result<(), Failure> {
+    let host = match options.agent {
+        BuiltIn::DocumentWorker => Host::new(document_pipeline::DocumentWorker),
+        BuiltIn::DocumentOrchestrator => Host::new(document_pipeline::DocumentOrchestrator),
+    };
+    let host = host.map_err(|error| Failure::new(Code::Failure, error))?;
+    if options.check {
+        convoke::serve::check(&options.config)
+            .map_err(|error| Failure::new(Code::Usage, chain(&error)))?;
+        say(format!("{} {}", paint.good("valid:"), options.config.display()));
+        return Ok(());
+    }
+    let shutdown = signals::shutdown(options.until_stdin_ends);
+    let serve = ServeOptions { dev: options.dev, shutdown };
+    convoke::serve::run(&options.config, host, serve).await.map_err(|error| {
+        let code = if error.is_configuration() { Code::Usage } else { Code::Failure };
+        Failure::new(code, chain(&error))
+    })
+}

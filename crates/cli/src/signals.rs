@@ -1,0 +1,39 @@
+//! What asks this process to end.
+
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Resolves with the name of the first signal that asks this process to end.
+pub(crate) async fn ended() -> std::io::Result<&'static str> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+        _ = hangup.recv() => "SIGHUP",
+    })
+}
+
+/// Resolves once standard input has ended.
+pub(crate) async fn stdin_ended() {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = [0; 64];
+    while matches!(stdin.read(&mut buffer).await, Ok(read) if read > 0) {}
+}
+
+/// A token that is cancelled by a signal and, if asked for, by the end of standard input.
+pub(crate) fn shutdown(until_stdin_ends: bool) -> CancellationToken {
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            // Without signal handlers the default action ends the process, which is as good.
+            signal = ended() => if signal.is_err() { std::future::pending::<()>().await },
+            () = stdin_ended(), if until_stdin_ends => {}
+        }
+        cancel.cancel();
+    });
+    token
+}
