@@ -1,6 +1,12 @@
 //! Many calls at once.
 
+use std::iter::Enumerate;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::vec;
+
 use futures_util::StreamExt;
+use futures_util::future::{self, Join, Ready};
 use futures_util::stream::FuturesUnordered;
 
 /// Runs `calls`, at most `limit` at a time (zero counts as one), and gives each one's result in the
@@ -16,23 +22,52 @@ use futures_util::stream::FuturesUnordered;
 /// assert_eq!(join_calls(calls, 2).await, [Ok(2), Err("by zero"), Ok(4)]);
 /// # });
 /// ```
-pub async fn join_calls<I, T, E>(calls: I, limit: usize) -> Vec<Result<T, E>>
+pub fn join_calls<I, T, E>(calls: I, limit: usize) -> JoinCalls<I::Item>
 where
     I: IntoIterator,
     I::Item: Future<Output = Result<T, E>>,
 {
-    let mut waiting = calls.into_iter().enumerate();
-    let mut running = FuturesUnordered::new();
-    let mut results = Vec::with_capacity(waiting.size_hint().0);
-    let numbered = |(index, call): (usize, I::Item)| async move { (index, call.await) };
-
-    running.extend(waiting.by_ref().take(limit.max(1)).map(numbered));
-    while let Some(done) = running.next().await {
-        results.push(done);
-        running.extend(waiting.next().map(numbered));
+    // The calls are taken out of their iterator at once. Were it kept, the compiler could not prove
+    // that a handler is `Send` when the iterator has a closure that borrows.
+    let calls: Vec<_> = calls.into_iter().collect();
+    JoinCalls {
+        results: calls.iter().map(|_| None).collect(),
+        waiting: calls.into_iter().enumerate(),
+        running: FuturesUnordered::new(),
+        limit: limit.max(1),
     }
-    results.sort_unstable_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The future of [`join_calls`].
+#[must_use = "calls are made when they are awaited"]
+#[derive(Debug)]
+pub struct JoinCalls<F: Future> {
+    waiting: Enumerate<vec::IntoIter<F>>,
+    /// Each with its place among the results.
+    running: FuturesUnordered<Join<Ready<usize>, F>>,
+    results: Vec<Option<F::Output>>,
+    limit: usize,
+}
+
+/// A call that waits has not been polled yet, and one that runs is pinned where it runs.
+impl<F: Future> Unpin for JoinCalls<F> {}
+
+impl<F: Future> Future for JoinCalls<F> {
+    type Output = Vec<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            let free = this.limit.saturating_sub(this.running.len());
+            let begin = this.waiting.by_ref().take(free);
+            this.running
+                .extend(begin.map(|(place, call)| future::join(future::ready(place), call)));
+            match ready!(this.running.poll_next_unpin(context)) {
+                Some((place, result)) => this.results[place] = Some(result),
+                None => return Poll::Ready(this.results.drain(..).flatten().collect()),
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +121,18 @@ mod tests {
             assert_eq!(join_calls(calls, limit).await, (0..50).map(Ok).collect::<Vec<_>>());
             assert_eq!(peak.get(), expected, "limit {limit}");
         }
+    }
+
+    #[test]
+    fn a_handler_that_joins_borrowing_calls_can_be_sent() {
+        async fn call(text: &str) -> Result<usize, ()> {
+            Ok(text.len())
+        }
+        async fn handler(texts: Vec<String>) -> usize {
+            join_calls(texts.iter().map(|text| call(text)), 2).await.len()
+        }
+        fn sent<F: Future + Send>(_: F) {}
+        sent(handler(Vec::new()));
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ pub use config::{AgentConfig, Metadata, RegistryEntry, UnknownRegistryKey};
 pub use context::{Context, ContextParts};
 pub use handler_error::HandlerError;
 pub use host::{CapabilityIndex, Descriptor, Host, HostError};
-pub use join::join_calls;
+pub use join::{JoinCalls, join_calls};
 pub use schema::{input_schema_of, output_schema_of};
 
 /// What the macros need to name; not for people.

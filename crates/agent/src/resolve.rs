@@ -69,7 +69,7 @@ impl Host {
                 .not_found(format!(
                     "no capability `{name}`; did you mean `{nearest}`? this agent has: {ids}"
                 ))
-                .with("nearest", nearest.as_str()),
+                .with("didYouMean", nearest.as_str()),
             None => self.not_found(format!("no capability `{name}`; this agent has: {ids}")),
         }
         .with("capability", name.as_str())
@@ -269,7 +269,7 @@ mod tests {
             fault.metadata,
             [
                 ("capabilities", "count_words, detect_sentiment, sum".to_owned()),
-                ("nearest", "count_words".to_owned()),
+                ("didYouMean", "count_words".to_owned()),
                 ("capability", "count_word".to_owned()),
             ]
         );
