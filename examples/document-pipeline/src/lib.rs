@@ -1,1 +1,33 @@
-//! Not written yet.
+//! Two agents that process documents: a worker that analyzes them, and an orchestrator that has
+//! them analyzed.
+//!
+//! The demo and the tutorial run them, each as a process of its own with its own identity and
+//! policy. `config/` and `policies/` are what they are started with.
+
+mod orchestrator;
+mod text;
+mod worker;
+
+#[cfg(test)]
+mod in_process;
+
+pub use orchestrator::{
+    BatchReport, Document, DocumentOrchestrator, DocumentReport, Outcome, ProcessReport, Results,
+};
+pub use text::Sentiment;
+pub use worker::{Analysis, DocumentWorker, SentimentReport, WordCount};
+
+/// `config/worker.yaml`.
+pub const WORKER_CONFIG: &str = include_str!("../config/worker.yaml");
+
+/// `config/orchestrator.yaml`.
+pub const ORCHESTRATOR_CONFIG: &str = include_str!("../config/orchestrator.yaml");
+
+/// `policies/worker_policy.rego`.
+pub const WORKER_POLICY: &str = include_str!("../policies/worker_policy.rego");
+
+/// `policies/worker_policy_strict.rego`: the orchestrator and nobody else.
+pub const WORKER_POLICY_STRICT: &str = include_str!("../policies/worker_policy_strict.rego");
+
+/// `policies/orchestrator_policy.rego`.
+pub const ORCHESTRATOR_POLICY: &str = include_str!("../policies/orchestrator_policy.rego");
