@@ -77,18 +77,33 @@ fn of_fault(at: &Destination, fault: Fault) -> CallError {
         FaultCode::CapabilityNotFound => AgentCallError::UnknownCapability {
             agent,
             capability: capability.as_str().to_owned(),
-            message: fault.message,
+            message: what_there_is(&fault).unwrap_or(fault.message),
         }
         .into(),
         FaultCode::InvalidParams => AgentCallError::InvalidParams {
             agent,
             capability,
-            message: fault.message,
+            message: match fault.message.strip_prefix("invalid parameters: ") {
+                Some(which) => which.to_owned(),
+                None => fault.message,
+            },
             violations: fault.violations,
         }
         .into(),
         code => remote(at, code, fault.message),
     }
+}
+
+/// What an agent that lacks a capability has instead, if it says so.
+fn what_there_is(fault: &Fault) -> Option<String> {
+    let fact = |key: &str| {
+        fault.metadata.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str())
+    };
+    let has = format!("it has {}", fact("capabilities")?);
+    Some(match fact("didYouMean") {
+        Some(name) => format!("{has}; did you mean `{name}`?"),
+        None => has,
+    })
 }
 
 fn remote(at: &Destination, code: FaultCode, message: String) -> CallError {

@@ -191,6 +191,24 @@ impl Material {
         self.anchors.keys()
     }
 
+    /// The same identity, trusting in addition what `other` trusts of its own trust domain.
+    ///
+    /// Trust goes one way: `other`'s domain does not come to trust this one by it.
+    #[must_use]
+    pub fn also_trusting(&self, other: &Self) -> Self {
+        let mut anchors = self.anchors.clone();
+        let domain = other.spiffe_id.trust_domain();
+        let roots = other.anchors.get(&domain).cloned().unwrap_or_default();
+        anchors.entry(domain).or_default().extend(roots);
+        Self {
+            spiffe_id: self.spiffe_id.clone(),
+            certified: Arc::clone(&self.certified),
+            not_after: self.not_after,
+            anchors,
+            revision: 0,
+        }
+    }
+
     pub(crate) fn with_revision(self, revision: u64) -> Self {
         Self { revision, ..self }
     }

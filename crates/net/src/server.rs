@@ -58,6 +58,13 @@ pub trait Handler: Send + Sync + 'static {
     /// [`Refuse`] closes the connection without an answer.
     fn connected(&self, info: &ConnectionInfo) -> Result<Opened<Self::Connection>, Refuse>;
 
+    /// Hears of a peer whose TLS handshake failed and who is turned away. `error` has what our
+    /// verifier said of its certificate. Peers decide how often this happens, so whatever is done
+    /// here has to be cheap and bounded.
+    fn turned_away(&self, remote_addr: SocketAddr, error: &io::Error) {
+        debug!(%remote_addr, %error, "tls handshake failed");
+    }
+
     /// Answers one request. Its future is dropped when the client goes away or the server stops;
     /// what must go on belongs in a task of its own. A panic here ends an HTTP/1.1 connection, or
     /// one HTTP/2 stream, and nothing else.

@@ -1,5 +1,7 @@
 //! The routes of a listener.
 
+use std::io;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -7,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use convoke_a2a::card::WELL_KNOWN_PATH as CARD_PATH;
 use convoke_a2a::{http_status, jsonrpc};
-use convoke_model::{Fault, FaultCode};
+use convoke_identity::tls::peer_error;
+use convoke_model::{Fault, FaultCode, chain};
 use convoke_net::server::{
     Body, BodyError, ConnectionInfo, Handler, Opened, Refuse, ResponseBody, read_body,
 };
@@ -45,6 +48,16 @@ impl Handler for Routes {
         let expires_in =
             connection.expires.map(|end| Duration::from_millis(end.0.saturating_sub(now.0)));
         Ok(Opened { connection, expires_in })
+    }
+
+    fn turned_away(&self, remote_addr: SocketAddr, error: &io::Error) {
+        // What is no word on a certificate is noise: scans, probes, broken connections.
+        let Some(reason) = peer_error(error) else {
+            return tracing::debug!(%remote_addr, %error, "TLS handshake failed");
+        };
+        if let Some(unsaid) = self.service.turned_away.may_say(self.service.clock.monotonic()) {
+            tracing::warn!(%remote_addr, reason = chain(reason), unsaid, "Peer turned away");
+        }
     }
 
     async fn call(

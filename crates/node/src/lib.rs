@@ -24,6 +24,7 @@ mod node;
 pub mod observe;
 mod operations;
 mod service;
+mod sparse;
 mod tasks;
 
 pub use node::{Node, NodeOptions, StartError, Summary, load_policy};

@@ -24,6 +24,7 @@ use crate::metrics_listener::MetricsRoutes;
 use crate::observe::health::{Health, ServerPhase};
 use crate::observe::metrics::Metrics;
 use crate::service::Service;
+use crate::sparse::Sparse;
 use crate::tasks::Tasks;
 
 /// How long running requests may take to end once the node is asked to.
@@ -186,6 +187,7 @@ impl Node {
             health,
             card: OnceLock::new(),
             clock,
+            turned_away: Sparse::default(),
             body_bytes_max: config.server.limits.body_bytes_max,
         });
 

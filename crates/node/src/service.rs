@@ -11,6 +11,7 @@ use crate::card::CardReply;
 use crate::clock::Clock;
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
+use crate::sparse::Sparse;
 use crate::tasks::Tasks;
 
 /// One agent, ready to be asked.
@@ -27,6 +28,8 @@ pub(crate) struct Service {
     /// Set before the first connection is accepted.
     pub(crate) card: OnceLock<CardReply>,
     pub(crate) clock: Clock,
+    /// Keeps peers who are turned away from filling the log.
+    pub(crate) turned_away: Sparse,
     /// Largest request body, in bytes.
     pub(crate) body_bytes_max: usize,
 }

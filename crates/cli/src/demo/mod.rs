@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use convoke::identity::IdentitySource;
 use convoke::{CallError, Client, ClientOptions, Json, SpiffeId, TrustDomain, chain};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -80,9 +81,15 @@ impl Stage {
         let own = login::default_identity(&domain)?;
         let client = Arc::new(connect(&socket, own.clone()).await?);
         say(format!("  {:<13} {}\n", "you", paint.name(own.as_str())));
+        say(format!(
+            "Each line below is a record of the callee's audit log: the caller as its certificate \
+             proves it, the callee\n(both within {}), what was asked, and which rule decided.\n",
+            domain.uri()
+        ));
 
         let trail = vec![dir.join("worker.audit.jsonl"), dir.join("orchestrator.audit.jsonl")];
-        let mut scene = Scene { number: 0, trail: Trail::new(trail, paint), client, paint };
+        let mut scene =
+            Scene { number: 0, trail: Trail::new(trail, domain.uri(), paint), client, paint };
 
         scene
             .call(
@@ -205,22 +212,27 @@ impl Stage {
         let id = trust_domain(STRANGER_DOMAIN)?
             .member("/orchestrator")
             .map_err(|error| Failure::new(Code::Failure, error))?;
-        let stranger = connect(&socket, id.clone()).await?;
+        // The stranger trusts the worker, as a thief trusts a bank: what keeps it out must be the
+        // worker's own check.
+        let given = connect(&socket, id.clone()).await?.material();
+        let trusting = given.also_trusting(&scene.client.material());
+        let stranger = Client::with_source(Arc::new(IdentitySource::from_material(trusting)));
         let begun = Instant::now();
         let answer = call(&stranger, worker, "analyze_document", json!({"text": SENTENCE})).await;
         match answer {
-            Err(error) => {
+            Err(CallError::Refused(refusal)) => {
                 say(format!(
-                    "     {} {} {}  {} {}",
+                    "   {} → {}  {} {}",
                     scene.paint.name(id.as_str()),
-                    scene.paint.dim("→"),
-                    scene.paint.name(worker.spiffe_id.as_str()),
-                    scene.paint.bad("turned away:"),
-                    paint::plain(&error.to_string()),
+                    scene.paint.name(worker.spiffe_id.path()),
+                    scene.paint.bad("turned away"),
+                    scene.paint.dim("before a byte of the request was read"),
                 ));
+                say(format!("   {}", paint::plain(&refusal.to_string())));
                 say(scene.took(begun));
                 Ok(())
             }
+            Err(other) => Err(other.into()),
             Ok(_) => Err(Failure::new(
                 Code::Failure,
                 format_args!("{id} was let in, which must never happen"),
@@ -269,7 +281,7 @@ impl Scene {
         let (answer, took) = self
             .watched(async { (call(&client, agent, capability, params).await, begun.elapsed()) })
             .await?;
-        say(format!("     {}", self.paint.dim(&format!("answered in {}", millis(took)))));
+        say(format!("   {}", self.paint.dim(&format!("answered in {}", millis(took)))));
         paint::result(&answer?, Output { json: false, pretty: true })?;
         say("");
         Ok(())
@@ -284,11 +296,15 @@ impl Scene {
         self.title(title);
         let begun = Instant::now();
         let client = Arc::clone(&self.client);
-        let answer = self.watched(call(&client, agent, "analyze_document", params)).await?;
+        let (answer, took) = self
+            .watched(async {
+                (call(&client, agent, "analyze_document", params).await, begun.elapsed())
+            })
+            .await?;
         match answer {
             Err(CallError::Refused(refusal)) => {
-                say(format!("     {}", paint::plain(&CallError::Refused(refusal).to_string())));
-                say(self.took(begun));
+                say(format!("   {}", paint::plain(&refusal.to_string())));
+                say(format!("   {}", self.paint.dim(&format!("refused in {}", millis(took)))));
                 say("");
                 Ok(())
             }
@@ -314,7 +330,7 @@ impl Scene {
     }
 
     fn took(&self, begun: Instant) -> String {
-        format!("     {}", self.paint.dim(&format!("in {}", millis(begun.elapsed()))))
+        format!("   {}", self.paint.dim(&format!("in {}", millis(begun.elapsed()))))
     }
 }
 

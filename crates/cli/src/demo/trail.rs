@@ -17,9 +17,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// written within 10 ms of a decision.
 const SILENT_FOR: Duration = Duration::from_millis(40);
 
+/// Columns for caller and agent.
+const WHO_WIDTH: usize = 33;
+
 /// Audit logs that are read as they grow.
 pub(crate) struct Trail {
     logs: Vec<Log>,
+    /// The beginning of IDs that need no mention, such as `spiffe://example.org`.
+    domain: String,
     paint: Paint,
 }
 
@@ -31,9 +36,9 @@ struct Log {
 }
 
 impl Trail {
-    pub(crate) fn new(paths: Vec<PathBuf>, paint: Paint) -> Self {
+    pub(crate) fn new(paths: Vec<PathBuf>, domain: String, paint: Paint) -> Self {
         let logs = paths.into_iter().map(|path| Log { path, read: 0, rest: Vec::new() }).collect();
-        Self { logs, paint }
+        Self { logs, domain, paint }
     }
 
     /// Says decisions until `done` is cancelled and the logs have been silent for a moment.
@@ -62,22 +67,29 @@ impl Trail {
 
     fn sentence(&self, record: &Value) -> String {
         let text = |key: &str| record[key].as_str().map(plain);
-        let allowed = record["decision"] == "allow";
-        let verdict = if allowed { self.paint.good("allowed") } else { self.paint.bad("refused") };
+        let verdict = match record["decision"] == "allow" {
+            true => self.paint.good("allowed"),
+            false => self.paint.bad("refused"),
+        };
         let by = match (text("rule"), text("detail")) {
             (Some(rule), Some(detail)) => format!("{rule}: {detail}"),
             (Some(rule), None) => rule,
             (None, _) => text("reason").unwrap_or_default(),
         };
-        let took = record["decision_us"].as_u64().map_or(String::new(), |us| format!(", {us} µs"));
-        format!(
-            "     {} {} {}  {:<18} {verdict} {}",
-            self.paint.name(&text("caller_spiffe_id").unwrap_or_default()),
-            self.paint.dim("→"),
-            self.paint.name(&text("agent_spiffe_id").unwrap_or_default()),
-            text("capability").or_else(|| text("operation")).unwrap_or_default(),
-            self.paint.dim(&format!("by {by}{took}")),
-        )
+        let took =
+            record["decision_us"].as_u64().map_or(String::new(), |us| format!(" in {us} µs"));
+        let asked = text("capability").or_else(|| text("operation")).unwrap_or_default();
+        let caller = self.short(&text("caller_spiffe_id").unwrap_or_default());
+        let agent = self.short(&text("agent_spiffe_id").unwrap_or_default());
+        let who = format!("{} → {}", self.paint.name(&caller), self.paint.name(&agent));
+        // Padded by what is seen, which colours do not count for.
+        let gap = " ".repeat(WHO_WIDTH.saturating_sub(caller.chars().count() + agent.len() + 3));
+        format!("   {who}{gap} {asked:<17} {verdict} {}", self.paint.dim(&format!("by {by}{took}")))
+    }
+
+    /// An ID without the trust domain that everybody here is of.
+    fn short(&self, id: &str) -> String {
+        id.strip_prefix(&self.domain).unwrap_or(id).to_owned()
     }
 }
 

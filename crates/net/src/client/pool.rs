@@ -13,6 +13,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
@@ -119,6 +120,8 @@ struct Parked {
 
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    /// The task that drives it; gives the error that ended the connection, if one did.
+    driver: JoinHandle<Option<hyper::Error>>,
     revision: u64,
     opened_at: Instant,
     used_at: Instant,
@@ -295,7 +298,7 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Connection, SendError> {
         let address = &route.address;
-        let sender = match &route.tls {
+        let (sender, driver) = match &route.tls {
             None => start(address, self.dialer.dial(address, deadline).await?).await?,
             Some(tls) => {
                 let dialled = self.dialer.dial_tls(address, Arc::clone(tls), deadline).await?;
@@ -308,7 +311,7 @@ impl Inner {
         }
         let now = Instant::now();
         let revision = route.revision;
-        Ok(Connection { sender, revision, opened_at: now, used_at: now, fresh: true })
+        Ok(Connection { sender, driver, revision, opened_at: now, used_at: now, fresh: true })
     }
 
     async fn exchange(
@@ -328,8 +331,13 @@ impl Inner {
                 // The request comes back exactly when none of it was written.
                 let unsent = error.take_message().map(Box::new);
                 let (fresh, sent) = (connection.fresh, unsent.is_none());
-                let error = SendError::of_http(address, error.into_error(), fresh, sent);
-                return Err(Failed { error, unsent });
+                // A peer that refuses us at once ends the connection before the request is taken,
+                // and then only the connection itself knows why.
+                let why = connection.why_it_ended().await.unwrap_or_else(|| error.into_error());
+                return Err(Failed {
+                    error: SendError::of_http(address, why, fresh, sent),
+                    unsent,
+                });
             }
         };
         let (parts, mut body) = response.into_parts();
@@ -357,6 +365,18 @@ impl Inner {
     }
 }
 
+impl Connection {
+    /// The error that ended the connection, if it has ended by one. A connection whose sender has
+    /// failed is at its end, so there is next to nothing to wait for.
+    async fn why_it_ended(&mut self) -> Option<hyper::Error> {
+        if self.driver.is_finished() || self.sender.is_closed() {
+            timeout_at(Instant::now() + READY_WAIT, &mut self.driver).await.ok()?.ok()?
+        } else {
+            None
+        }
+    }
+}
+
 impl Destination {
     fn parked(&self) -> MutexGuard<'_, Parked> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
@@ -375,7 +395,10 @@ async fn sweep(pool: Weak<Inner>, every: Duration) {
 }
 
 /// Starts HTTP/1.1 on a stream, in a task of its own that ends with the connection.
-async fn start<S>(address: &Address, stream: S) -> Result<SendRequest<Full<Bytes>>, SendError>
+async fn start<S>(
+    address: &Address,
+    stream: S,
+) -> Result<(SendRequest<Full<Bytes>>, JoinHandle<Option<hyper::Error>>), SendError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -386,12 +409,12 @@ where
         .await
         .map_err(|source| SendError::Http { address: address.clone(), sent: false, source })?;
     let address = address.clone();
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            debug!(%address, %error, "connection ended");
-        }
+    let driver = tokio::spawn(async move {
+        let error = connection.await.err()?;
+        debug!(%address, %error, "connection ended");
+        Some(error)
     });
-    Ok(sender)
+    Ok((sender, driver))
 }
 
 /// Gives a request the form that HTTP/1.1 wants: a path alone, and the host in a header.

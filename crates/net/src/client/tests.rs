@@ -434,12 +434,13 @@ async fn a_server_we_do_not_trust_gets_nothing() {
     }
 }
 
-#[tokio::test]
+// On several threads, so that the alert also comes before the request is handed over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_server_that_does_not_trust_us_says_so() {
     let (server, client) = (pki(), pki());
     let up = up(Some(server.server(&server)), Limits::default(), Seen::default());
     let route = tls_route(up.addr, client.client(&server));
-    for _ in 0..20 {
+    for _ in 0..200 {
         let error = send(&pool(), &route, "hello").await.unwrap_err();
         assert!(!error.was_sent());
         match error {

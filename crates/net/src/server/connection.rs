@@ -108,7 +108,7 @@ pub(super) async fn serve<H: Handler>(
             return Ended::TooSlow(Phase::Silent);
         }
         Ok(Err((error, tcp))) => {
-            debug!(%remote_addr, %error, "tls handshake failed");
+            shared.handler.turned_away(remote_addr, &error);
             // Cut short at the handshake's own deadline, so a refused peer gains no time.
             drop(timeout_at(deadline, let_it_read(tcp)).await);
             return Ended::Closed;
