@@ -17,7 +17,8 @@ pub enum IdError {
         /// The limit that was passed, in bytes.
         max: usize,
     },
-    /// A control character, which no log or terminal should be asked to show.
+    /// A character that breaks lines or turns the direction of writing, or another control, which
+    /// no log or terminal should be asked to show.
     #[error("has a control character")]
     Control,
     /// A capability's name has a grammar of its own.
@@ -86,7 +87,12 @@ macro_rules! id {
 }
 
 fn no_control(text: &str) -> Result<(), IdError> {
-    if text.chars().any(char::is_control) { Err(IdError::Control) } else { Ok(()) }
+    let is_control = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200e}' | '\u{200f}')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if text.chars().any(is_control) { Err(IdError::Control) } else { Ok(()) }
 }
 
 fn capability(text: &str) -> Result<(), IdError> {
@@ -134,7 +140,9 @@ mod tests {
     fn bounds_hold() {
         assert!(TaskId::parse("x y").is_ok());
         assert_eq!(TaskId::parse("").unwrap_err(), IdError::Empty);
-        assert_eq!(TaskId::parse("a\nb").unwrap_err(), IdError::Control);
+        for control in ["a\nb", "a\u{1b}[31m", "\u{9b}", "a\u{2028}", "\u{202e}b", "\u{2066}"] {
+            assert_eq!(TaskId::parse(control).unwrap_err(), IdError::Control);
+        }
         let long = "a".repeat(limits::ID_BYTES_MAX + 1);
         assert_eq!(
             TaskId::parse(&long).unwrap_err(),

@@ -12,6 +12,7 @@ use convoke_journal::{
 };
 use convoke_net::server::{BindError, Drained, Limits, Server};
 use convoke_policy::{Fixed, Language, LoadError, Policy, PolicyOptions, PolicySource};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::card::{AgentCardError, CardReply};
@@ -242,8 +243,8 @@ impl Node {
         self.metrics.as_ref().map(Server::local_addr)
     }
 
-    /// Serves until `shutdown`, then drains: running requests end, new ones are not taken, and
-    /// every audit record is written.
+    /// Serves until `shutdown`, then drains: running requests and tasks end, new ones are not taken,
+    /// and every audit record is written.
     pub async fn run(self, shutdown: CancellationToken) -> Summary {
         let Self { service, identity, audit, mesh, dev, metrics } = self;
         service.health.set_server(ServerPhase::Accepting);
@@ -284,6 +285,7 @@ impl Node {
                 shutdown.cancelled().await;
                 service.health.set_server(ServerPhase::Draining);
                 tracing::info!("Agent server draining");
+                Instant::now() + DRAIN
             };
             let plain = async {
                 match dev {
@@ -291,17 +293,19 @@ impl Node {
                     None => Drained::default(),
                 }
             };
-            let (mesh, plain, ()) =
+            let (mesh, plain, deadline) =
                 tokio::join!(mesh.serve(shutdown.clone(), DRAIN), plain, draining);
+            // Tasks whose callers did not wait are still at work.
+            let lost_tasks = service.tasks.ended(deadline).await;
             drained.cancel();
-            (mesh, plain)
+            (mesh, plain, lost_tasks)
         };
-        let ((mesh, plain), (), ()) = tokio::join!(serving, watch, looking);
+        let ((mesh, plain, lost_tasks), (), ()) = tokio::join!(serving, watch, looking);
 
         let summary = Summary {
             finished: mesh.finished + plain.finished,
             cut: mesh.cut + plain.cut,
-            lost_tasks: service.tasks.len(),
+            lost_tasks,
         };
         if let Err(error) = audit.close() {
             tracing::error!(error = %error, "Audit log was not written to its end");

@@ -10,7 +10,9 @@ use convoke_model::{
     Artifact, AuditRecord, Content, Fault, FaultCode, Json, Message, Part, Role, Task, TaskId,
 };
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::handler::{Outcome, contained};
@@ -25,6 +27,7 @@ const ACTIVE_MAX: usize = 10_000;
 #[derive(Default)]
 pub(crate) struct Tasks {
     active: Mutex<HashMap<TaskId, Arc<Running>>>,
+    handlers: TaskTracker,
 }
 
 /// One task at work. Whoever changes it holds its state until the change is committed, so events
@@ -89,7 +92,7 @@ impl Tasks {
         }
 
         let (service, work) = (Arc::clone(service), Arc::clone(&running));
-        tokio::spawn(
+        self.handlers.spawn(
             async move {
                 let handler = service.host.call(new.capability, context, new.params);
                 let outcome = tokio::select! {
@@ -112,9 +115,14 @@ impl Tasks {
         self.active().get(id).filter(|running| running.scope == *scope).cloned()
     }
 
-    /// How many tasks are at work.
-    pub(crate) fn len(&self) -> usize {
-        self.active().len()
+    /// Waits until no task is at work, at most until `deadline`, and says how many still are.
+    /// Whoever calls this has seen to it that no task is added.
+    pub(crate) async fn ended(&self, deadline: Instant) -> usize {
+        self.handlers.close();
+        match timeout_at(deadline, self.handlers.wait()).await {
+            Ok(()) => 0,
+            Err(_elapsed) => self.active().len(),
+        }
     }
 
     fn admit(&self, running: &Arc<Running>) -> Result<(), Fault> {
