@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use convoke::{CallError, Context, HandlerError, Json, RegistryEntry, agent, join_calls};
+use convoke::{
+    CallError, Context, HandlerError, Json, RegistryEntry, agent, join_calls, json_field,
+};
 use schemars::JsonSchema;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -108,7 +110,11 @@ impl DocumentOrchestrator {
         operations: Option<Vec<String>>,
     ) -> Result<ProcessReport, HandlerError> {
         let operations = operations.unwrap_or_else(|| vec!["analyze".to_owned()]);
-        tracing::info!(?operations, text_length = text.chars().count(), "Processing document");
+        tracing::info!(
+            operations = json_field(&operations),
+            text_length = text.chars().count(),
+            "Processing document"
+        );
         let worker = context.config().registry(WORKER)?;
         let mut results = Results::default();
         for operation in &operations {
