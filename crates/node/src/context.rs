@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use convoke_agent::{BoxFuture, CallError, Context, ContextParts, Outbound, OutboundCall};
 use convoke_client::Client;
-use convoke_model::{ContextId, Json, TaskId};
+use convoke_model::{CapabilityName, ContextId, Json, SpiffeId, TaskId};
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::metrics::{Metrics, Status};
@@ -40,17 +40,38 @@ pub(crate) struct Calls {
 impl Outbound for Calls {
     fn call(&self, call: OutboundCall) -> BoxFuture<'_, Result<Json, CallError>> {
         Box::pin(async move {
-            let (target, capability) = (call.agent.clone(), call.capability.clone());
-            let begun = Instant::now();
+            let mut counted = Counted {
+                metrics: &self.metrics,
+                target: call.agent.clone(),
+                capability: call.capability.clone(),
+                begun: Instant::now(),
+                status: Status::Error,
+            };
             let answer = self.client.perform(call).await;
-            let status = match &answer {
+            counted.status = match &answer {
                 Ok(_) => Status::Success,
                 Err(CallError::Refused(_)) => Status::Denied,
                 Err(CallError::Failed(_)) => Status::Error,
             };
-            self.metrics.call(&target, capability.as_str(), status, begun.elapsed());
             answer
         })
+    }
+}
+
+/// Counts a call when it ends, also when it ends by being dropped: a call that took too long, or
+/// whose handler was cancelled.
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    target: SpiffeId,
+    capability: CapabilityName,
+    begun: Instant,
+    status: Status,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        self.metrics.call(&self.target, self.capability.as_str(), self.status, took);
     }
 }
 
