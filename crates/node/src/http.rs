@@ -44,9 +44,12 @@ impl Handler for Routes {
         let (agent, open) = (&self.service.agent.spiffe_id, self.service.metrics.connection());
         let connection = Connection::open(self.listener, agent, info, open)
             .map_err(|error| Refuse(error.to_string()))?;
+        // The connection ends before either certificate does.
+        let own =
+            (self.listener == Listener::Mesh).then(|| self.service.identity.current().not_after());
+        let ends = [connection.expires, own].into_iter().flatten().min();
         let now = self.service.clock.now();
-        let expires_in =
-            connection.expires.map(|end| Duration::from_millis(end.0.saturating_sub(now.0)));
+        let expires_in = ends.map(|end| Duration::from_millis(end.0.saturating_sub(now.0)));
         Ok(Opened { connection, expires_in })
     }
 

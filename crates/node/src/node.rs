@@ -182,6 +182,7 @@ impl Node {
             policy,
             journal,
             audit: Arc::clone(&audit) as _,
+            identity: Arc::clone(&identity),
             outbound,
             tasks: Tasks::default(),
             metrics,

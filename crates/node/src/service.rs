@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use convoke_agent::{AgentConfig, Host, Outbound};
+use convoke_identity::IdentitySource;
 use convoke_journal::{AuditSink, Journal, JournalError};
 use convoke_model::{AuditRecord, Fault, FaultCode};
 use convoke_policy::Policy;
@@ -21,6 +22,7 @@ pub(crate) struct Service {
     pub(crate) policy: Policy,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) audit: Arc<dyn AuditSink>,
+    pub(crate) identity: Arc<IdentitySource>,
     pub(crate) outbound: Arc<dyn Outbound>,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Arc<Metrics>,
