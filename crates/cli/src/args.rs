@@ -24,7 +24,7 @@ Exit codes:
   0 success              1 failure               2 wrong command line or configuration
   3 refused              4 unreachable           5 wrong peer identity
   6 unknown capability   7 invalid parameters    8 timed out
-  9 the agent failed    10 no identity to call with"
+  9 the agent failed    10 no identity to call with  130 interrupted"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]

@@ -28,6 +28,8 @@ pub(crate) enum Code {
     AgentFailed = 9,
     /// No identity could be had for the caller.
     NoIdentity = 10,
+    /// A signal ended the command. The number that shells give to SIGINT.
+    Interrupted = 130,
 }
 
 /// An error with the exit code and, where there is one, the cure.

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use convoke::identity::IdentitySource;
@@ -42,9 +43,11 @@ pub(crate) async fn run(options: Demo, paint: Paint) -> Result<(), Failure> {
         paint.bold("convoke demo:")
     ));
     let mut stage = Stage { processes: Vec::new() };
+    let kept = AtomicBool::new(false);
     let outcome = tokio::select! {
-        outcome = stage.play(&dir, text, options.keep, paint) => outcome,
-        signal = interrupted() => Err(signal),
+        outcome = stage.play(&dir, text, options.keep.then_some(&kept), paint) => outcome,
+        // Agents that were kept up end by a signal; it is what was promised.
+        signal = interrupted() => if kept.load(Ordering::Relaxed) { Ok(()) } else { Err(signal) },
     };
     let cleared = stage.clear().await;
     if outcome.is_ok() || dir.join("worker.log").exists() {
@@ -69,7 +72,7 @@ impl Stage {
         &mut self,
         dir: &Path,
         text: Option<String>,
-        keep: bool,
+        keep: Option<&AtomicBool>,
         paint: Paint,
     ) -> Result<(), Failure> {
         let socket = self.issuer(dir, TRUST_DOMAIN, paint).await?;
@@ -124,7 +127,8 @@ impl Stage {
             .await?;
         self.stranger(dir, &worker, &mut scene).await?;
 
-        if keep {
+        if let Some(kept) = keep {
+            kept.store(true, Ordering::Relaxed);
             keep_up(&socket, &orchestrator, paint).await;
         }
         Ok(())
@@ -356,10 +360,11 @@ async fn connect(socket: &Path, identity: SpiffeId) -> Result<Client, Failure> {
 
 async fn keep_up(socket: &Path, orchestrator: &Running, paint: Paint) {
     say(format!(
-        "{} Try, in another terminal:\n\n  convoke call \\\n    --socket {} \\\n    --agent {} \\\n    \
+        "\n{} Try, in another terminal:\n\n  {} call \\\n    --socket {} \\\n    --agent {} \\\n    \
          --address https://localhost:{} \\\n    --capability process_document \\\n    --params \
          '{{\"text\": \"I love it.\", \"operations\": [\"sentiment\"]}}'\n\nCtrl-C ends the agents.",
         paint.bold("The agents are up."),
+        std::env::args().next().unwrap_or_else(|| "convoke".to_owned()),
         socket.display(),
         orchestrator.spiffe_id,
         orchestrator.port,
@@ -371,7 +376,7 @@ async fn keep_up(socket: &Path, orchestrator: &Running, paint: Paint) {
 /// Resolves once somebody wants the demo to end.
 async fn interrupted() -> Failure {
     match crate::signals::ended().await {
-        Ok(signal) => Failure::new(Code::Failure, format_args!("ended by {signal}")),
+        Ok(signal) => Failure::new(Code::Interrupted, format_args!("ended by {signal}")),
         Err(error) => error.into(),
     }
 }
