@@ -242,7 +242,7 @@ impl Request<'_> {
         };
         service.host.check_output(index, &result).map_err(|fault| {
             tracing::error!(error = %fault, "Capability broke its output schema");
-            failed(format!("the result does not match the capability's output schema: {fault}"))
+            failed(fault.message)
         })?;
         let part = Part::new(Content::Data(result));
         let mut message = Message::new(ids::message(), Role::Agent, vec![part]);

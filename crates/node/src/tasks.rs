@@ -181,9 +181,7 @@ impl Running {
                 Ok(()) => Event::HandlerFinished(Ok(artifact(result))),
                 Err(fault) => {
                     tracing::error!(error = %fault, "Capability broke its output schema");
-                    Event::HandlerFinished(Err(words(format!(
-                        "the result does not match the capability's output schema: {fault}"
-                    ))))
+                    Event::HandlerFinished(Err(words(fault.message)))
                 }
             },
             Outcome::Returned(Err(error)) => Event::HandlerFinished(Err(words(error.to_string()))),
