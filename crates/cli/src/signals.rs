@@ -1,6 +1,7 @@
 //! What asks this process to end.
 
-use tokio::io::AsyncReadExt;
+use std::io::Read;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -17,10 +18,18 @@ pub(crate) async fn ended() -> std::io::Result<&'static str> {
 }
 
 /// Resolves once standard input has ended.
-pub(crate) async fn stdin_ended() {
-    let mut stdin = tokio::io::stdin();
-    let mut buffer = [0; 64];
-    while matches!(stdin.read(&mut buffer).await, Ok(read) if read > 0) {}
+///
+/// It is read on a thread of its own: a read cannot be broken off, and the runtime would wait for
+/// one of its own threads before the process could end by a signal.
+async fn stdin_ended() {
+    let (reading, ended) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while matches!(std::io::stdin().read(&mut buffer), Ok(read) if read > 0) {}
+        drop(reading);
+    });
+    // Nothing is ever sent: the channel closes.
+    let _closed = ended.await;
 }
 
 /// A token that is cancelled by a signal and, if asked for, by the end of standard input.
