@@ -1,0 +1,72 @@
+//! The help of every command, word for word: it is the first documentation that anybody reads.
+
+use std::path::Path;
+
+use crate::world::World;
+
+const COMMANDS: [&str; 12] = [
+    "",
+    "demo",
+    "serve",
+    "call",
+    "card",
+    "card show",
+    "health",
+    "validate",
+    "identity",
+    "identity serve",
+    "identity show",
+    "completions",
+];
+
+/// Commands that only hold others, which have the examples.
+const GROUPS: [&str; 3] = ["", "card", "identity"];
+
+#[test]
+fn help_is_as_recorded_and_has_examples() {
+    let world = World::new();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/blackbox/golden");
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut different = Vec::new();
+    for command in COMMANDS {
+        let mut args: Vec<&str> = command.split_whitespace().collect();
+        args.push("--help");
+        let done = world.run(&args);
+        assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{command}");
+        let example = format!("Example:\n  convoke {command}");
+        assert!(GROUPS.contains(&command) || done.stdout.contains(&example), "{}", done.stdout);
+
+        let file = golden.join(format!(
+            "{}.txt",
+            ["help", &command.replace(' ', "-")].join("-").trim_end_matches('-')
+        ));
+        if update {
+            std::fs::write(&file, &done.stdout).unwrap();
+        }
+        let recorded = std::fs::read_to_string(&file).unwrap_or_default();
+        if recorded != done.stdout {
+            different.push(format!("{}:\n{}", file.display(), done.stdout));
+        }
+    }
+    assert!(
+        different.is_empty(),
+        "help has changed; UPDATE_GOLDEN=1 records what it is now:\n{}",
+        different.join("\n")
+    );
+}
+
+#[test]
+fn every_command_is_recorded() {
+    let world = World::new();
+    for group in GROUPS {
+        let mut args: Vec<&str> = group.split_whitespace().collect();
+        args.push("--help");
+        let help = world.run(&args).stdout;
+        let commands = help.split_once("Commands:\n").expect("commands").1;
+        let commands = commands.lines().take_while(|line| !line.is_empty());
+        for name in commands.filter_map(|line| line.split_whitespace().next()) {
+            let command = format!("{group} {name}");
+            assert!(name == "help" || COMMANDS.contains(&command.trim()), "{command}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Start and end of an agent, and the commands that look at one.
+
+use std::net::TcpStream;
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::process::{Done, Process};
+use crate::wire::Request;
+use crate::world::{Agent, SENTENCE, Setup, Tutorial, WORKER, World, replaced};
+
+#[test]
+fn a_running_request_finishes_after_sigterm() {
+    let mut tutorial = Tutorial::start();
+    // The worker hangs, so the orchestrator's request runs until the test lets it go on.
+    tutorial.worker.signal("STOP");
+    let params = json!({"text": SENTENCE, "operations": ["count"]}).to_string();
+    let (world, orchestrator) = (&tutorial.world, &tutorial.orchestrator);
+    let done = thread::scope(|scope| {
+        let call = scope.spawn(|| world.call(orchestrator, "process_document", &params, &[]));
+        orchestrator.wait_for_message("Calling agent");
+        orchestrator.signal("TERM");
+        orchestrator.wait_for_message("Agent server draining");
+        tutorial.worker.signal("CONT");
+        call.join().unwrap()
+    });
+    assert_eq!(done.json()["results"]["word_count"]["word_count"], 12);
+    assert_eq!(tutorial.orchestrator.wait().code(), Some(0));
+    let stopped = tutorial.orchestrator.wait_for_message("Agent server stopped");
+    assert_eq!((&stopped["finished"], &stopped["cut"]), (&json!(1), &json!(0)), "{stopped}");
+    assert!(TcpStream::connect(tutorial.orchestrator.mesh()).is_err());
+    tutorial.orchestrator.assert_sound();
+
+    tutorial.worker.signal("INT");
+    assert_eq!(tutorial.worker.wait().code(), Some(0));
+    tutorial.issuer.signal("TERM");
+    assert_eq!(tutorial.issuer.wait().code(), Some(0));
+    let socket = tutorial.world.socket("example.org");
+    assert!(!std::path::Path::new(&socket).exists(), "the socket goes with its issuer");
+}
+
+/// The line with the error of a command that also logs.
+fn error_of(done: &Done) -> &str {
+    let line = done.stderr.lines().find_map(|line| line.strip_prefix("error: "));
+    line.unwrap_or_else(|| panic!("{done:?}"))
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let world = World::new();
+    let _issuer = world.issuer("example.org");
+    let worker = world.worker(&Setup::default());
+    let port = format!("port: {}", worker.port);
+    let config = world.config(document_pipeline::WORKER_CONFIG).replacen("port: 0", &port, 1);
+    world.write("config/second.yaml", &config);
+    let done = world.run(&["serve", "--agent", "document-worker", "config/second.yaml"]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    let error = error_of(&done);
+    assert!(error.contains(&format!("port {} on 127.0.0.1 is in use", worker.port)), "{error}");
+    assert!(!done.stderr.contains("Agent server started"), "{done:?}");
+}
+
+#[test]
+fn everything_that_is_wrong_with_a_configuration_is_said_before_anything_happens() {
+    let world = World::new();
+    let config = world.config(document_pipeline::WORKER_CONFIG);
+    world.write("policies/worker_policy.rego", document_pipeline::WORKER_POLICY);
+    let wrong = replaced(&config, "spiffe_id:", "spife_id:");
+    let wrong =
+        replaced(&wrong, "  enabled: true\n    cert_source", "  enabled: false\n    cert_source");
+    let wrong = wrong.replacen("port: 0", "port: many", 1);
+    world.write("wrong.yaml", &wrong);
+    let serve = ["serve", "--agent", "document-worker"];
+    for args in [
+        [&serve[..], &["wrong.yaml"]].concat(),
+        [&serve[..], &["wrong.yaml", "--check"]].concat(),
+        vec!["validate", "wrong.yaml"],
+    ] {
+        let done = world.run(&args);
+        assert_eq!((done.code, done.stdout.as_str()), (Some(2), ""), "{done:?}");
+        for part in [
+            "spife_id",
+            "did you mean `spiffe_id`",
+            "server.port",
+            "server.mtls.enabled",
+            "wrong.yaml",
+        ] {
+            assert!(done.stderr.contains(part), "no `{part}`: {}", done.stderr);
+        }
+        assert!(!done.stderr.contains("started"), "{done:?}");
+    }
+
+    for (file, text, part) in [
+        ("missing.yaml", replaced(&config, "worker_policy.rego", "no_such.rego"), "no_such.rego"),
+        ("policy.yaml", replaced(&config, "worker_policy.rego", "broken.rego"), "broken.rego"),
+        (
+            "production.yaml",
+            replaced(&config, "deny_all", "allow_all") + "environment: production\n",
+            "allow_all",
+        ),
+    ] {
+        world.write("policies/broken.rego", "package agentweave.authz\nallow { \n");
+        world.write(file, &text);
+        let done = world.run(&[&serve[..], &[file]].concat());
+        assert_eq!(done.code, Some(2), "{done:?}");
+        assert!(error_of(&done).contains(part), "{done:?}");
+    }
+    let done = world.run(&[&serve[..], &["no-such.yaml"]].concat());
+    assert!(done.failure(2).0.contains("no-such.yaml"), "{done:?}");
+    // Nothing was bound, issued or written.
+    assert!(!world.path("state").exists());
+}
+
+#[test]
+fn a_good_configuration_is_said_to_be_good() {
+    let world = World::new();
+    world.write("worker.yaml", &world.config(document_pipeline::WORKER_CONFIG));
+    world.write("policies/worker_policy.rego", document_pipeline::WORKER_POLICY);
+    let check = ["serve", "--agent", "document-worker", "worker.yaml", "--check"];
+    for args in [&check[..], &["validate", "worker.yaml"]] {
+        let done = world.run(args);
+        assert_eq!((done.code, done.stdout.as_str()), (Some(0), ""), "{done:?}");
+        assert!(done.stderr.contains("valid: worker.yaml"), "{done:?}");
+    }
+    let report = world.run(&["validate", "--json", "worker.yaml"]).json();
+    assert_eq!((&report[0]["config"], &report[0]["valid"]), (&json!("worker.yaml"), &json!(true)));
+    assert_eq!(report[0]["problems"], json!([]));
+    assert!(!world.path("state").exists());
+}
+
+#[test]
+fn a_development_listener_is_for_this_machine_and_not_for_production() {
+    let world = World::new();
+    let config = world.config(document_pipeline::WORKER_CONFIG);
+    world.write("policies/worker_policy.rego", document_pipeline::WORKER_POLICY);
+    world.write("worker.yaml", &config);
+    world.write("production.yaml", &(config + "environment: production\n"));
+    for (file, address) in [("worker.yaml", "0.0.0.0:0"), ("production.yaml", "127.0.0.1:0")] {
+        let done = world.run(&["serve", "--agent", "document-worker", file, "--dev", address]);
+        assert_eq!(done.code, Some(2), "{done:?}");
+        assert!(error_of(&done).contains("development listener"), "{done:?}");
+    }
+}
+
+#[test]
+fn an_agent_without_its_identity_does_not_start() {
+    let world = World::new();
+    world.write("worker.yaml", &world.config(document_pipeline::WORKER_CONFIG));
+    world.write("policies/worker_policy.rego", document_pipeline::WORKER_POLICY);
+    let serve = ["serve", "--agent", "document-worker", "worker.yaml"];
+    let done = world.run(&serve);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(error_of(&done).contains(&world.socket("example.org")), "{done:?}");
+
+    // An issuer of another trust domain at the same socket gives none either.
+    let socket = world.socket("example.org");
+    let args = ["identity", "serve", "--trust-domain", "other.example", "--socket", &socket];
+    let issuer = Process::start("issuer", world.command(&args).arg("--until-stdin-ends"));
+    issuer.wait_for_message("Issuer started");
+    let done = world.run(&serve);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(error_of(&done).contains(WORKER), "{done:?}");
+    assert!(!done.stderr.contains("Agent server started"), "{done:?}");
+}
+
+#[test]
+fn an_agent_can_be_looked_at() {
+    let world = World::new();
+    let _issuer = world.issuer("example.org");
+    let worker = world.worker(&Setup { dev: true, ..Setup::default() });
+    let socket = world.socket("example.org");
+    let ask = |command: &[&str]| {
+        let address = worker.address();
+        let secure = [command, &["--agent", WORKER, "--socket", &socket, &address]].concat();
+        let plain = format!("http://{}", worker.dev.unwrap());
+        let plain = [command, &[&plain]].concat();
+        let (secure, plain) = (world.run(&secure).json(), world.run(&plain).json());
+        (secure, plain)
+    };
+    let (card, plain) = ask(&["card", "show"]);
+    assert_eq!(card, plain);
+    assert_eq!(
+        (&card["name"], &card["version"]),
+        (&json!("Document Worker Agent"), &json!("1.0.0"))
+    );
+    let skills: Vec<_> =
+        card["skills"].as_array().unwrap().iter().map(|skill| &skill["id"]).collect();
+    assert_eq!(skills, ["analyze_document", "count_words", "detect_sentiment"]);
+    let interface = card["supportedInterfaces"][0]["url"].as_str().unwrap();
+    assert_eq!(interface.trim_end_matches('/'), worker.address());
+
+    let (health, _) = ask(&["health"]);
+    assert_eq!(health["status"], "ready", "{health}");
+
+    let (error, hint) = world.run(&["card", "show", &worker.address()]).failure(2);
+    assert!(error.contains("https") && hint.contains("--agent"), "{error} {hint}");
+    let (error, _) = world.run(&["card", "show", "http://192.0.2.1:80"]).failure(2);
+    assert!(error.contains("not on this machine"), "{error}");
+
+    let show = ["identity", "show", "--identity", WORKER, "--socket", &socket];
+    let shown = world.run(&[&show[..], &["--json"]].concat()).json();
+    assert_eq!(shown["spiffe_id"], WORKER);
+    assert_eq!(shown["trust_domains"], json!(["example.org"]));
+    assert!(shown["not_after"].is_string(), "{shown}");
+}
+
+#[test]
+fn metrics_and_health_are_served_to_watchers() {
+    let tutorial = Tutorial::start();
+    tutorial.ask("process_document", &json!({"text": "good"}));
+    let worker: &Agent = &tutorial.worker;
+    let metrics = Request::get("/metrics").send(worker.metrics);
+    assert_eq!(metrics.status, 200);
+    let counted = metrics.body.lines().any(|line| {
+        line.contains("analyze_document") && line.contains("success") && line.ends_with(" 1")
+    });
+    assert!(counted, "{}", metrics.body);
+    for path in ["/health/live", "/health/ready", "/health"] {
+        let health = Request::get(path).send(worker.metrics);
+        assert_eq!(health.status, 200, "{health:?}");
+        let _object: Value = health.json();
+    }
+    // Watchers ask; they do not call.
+    assert_ne!(Request::post("{}").send(worker.metrics).status, 200);
+}
+
+#[test]
+fn completions_are_scripts_that_know_the_commands() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let done = world.run(&["completions", shell]);
+        assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{shell}");
+        for word in ["convoke", "identity", "params"] {
+            assert!(done.stdout.contains(word), "no `{word}` for {shell}");
+        }
+    }
+}
