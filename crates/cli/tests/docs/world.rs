@@ -139,6 +139,9 @@ impl World {
         let mut command = Command::new("sh");
         let mut path = vec![Path::new(BINARY).parent().unwrap().to_owned()];
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+        // The cargo that runs this test, for when no path leads to one.
+        let cargo = std::env::var_os("CARGO").map(PathBuf::from);
+        path.extend(cargo.and_then(|cargo| Some(cargo.parent()?.to_owned())));
         command
             .args(["-eu", "-c", script])
             .current_dir(&self.here)
