@@ -4,13 +4,13 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
 use convoke_agent::HandlerError;
-use convoke_model::Json;
+use convoke_model::{Fault, Json, chain};
 use futures_util::FutureExt;
 
 /// How a handler ended.
 pub(crate) enum Outcome {
-    /// By itself.
-    Returned(Result<Json, HandlerError>),
+    /// By itself, with its result or with what the caller is told instead.
+    Returned(Result<Json, Fault>),
     /// By a panic, which the panic hook has already printed.
     Panicked,
 }
@@ -23,7 +23,11 @@ pub(crate) async fn contained(
     handler: impl Future<Output = Result<Json, HandlerError>>,
 ) -> Outcome {
     match AssertUnwindSafe(handler).catch_unwind().await {
-        Ok(returned) => Outcome::Returned(returned),
+        Ok(returned) => Outcome::Returned(returned.map_err(|error| {
+            // The cause, if there is one, is for the log alone.
+            tracing::warn!(error = chain(&error), "Capability failed");
+            error.into_fault()
+        })),
         Err(_payload) => {
             tracing::error!("Capability panicked");
             Outcome::Panicked

@@ -234,7 +234,7 @@ impl Request<'_> {
         let failed = |text: String| Fault::new(FaultCode::CapabilityFailed, text);
         let result = match contained(service.host.call(index, context, params)).await {
             Outcome::Returned(Ok(result)) => result,
-            Outcome::Returned(Err(error)) => return Err(failed(error.to_string())),
+            Outcome::Returned(Err(fault)) => return Err(fault),
             Outcome::Panicked => {
                 let name = &service.host.descriptor(index).name;
                 return Err(failed(format!("capability `{name}` broke off unexpectedly")));

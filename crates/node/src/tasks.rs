@@ -184,7 +184,7 @@ impl Running {
                     Event::HandlerFinished(Err(words(fault.message)))
                 }
             },
-            Outcome::Returned(Err(error)) => Event::HandlerFinished(Err(words(error.to_string()))),
+            Outcome::Returned(Err(fault)) => Event::HandlerFinished(Err(words(fault.message))),
         };
         if let Err(fault) = self.step(service, event, None).await {
             // The result could not be kept; that it could not is kept instead, because a task that

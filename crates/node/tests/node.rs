@@ -62,6 +62,14 @@ impl Moody {
         millis
     }
 
+    /// Want what the schema does not say
+    #[capability(ephemeral)]
+    async fn pick(&self, _context: &Context, colour: String) -> Result<String, HandlerError> {
+        let secret = std::io::Error::other("the cause");
+        Err(HandlerError::invalid_field("/colour", format!("is no colour: {colour}"))
+            .caused_by(secret))
+    }
+
     /// Say who asks
     #[capability(ephemeral)]
     async fn who(&self, context: &Context) -> Option<String> {
@@ -116,6 +124,21 @@ async fn a_result_that_breaks_its_promise_does_not_leave() {
         CallError::Failed(AgentCallError::Remote { message, .. }) => {
             assert!(message.contains("output schema"), "{message}");
             assert!(!message.contains("not a number"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_may_find_fault_with_a_field() {
+    let world = world(EVERYBODY).await;
+    let ann = world.client("/user/ann").await;
+    match world.call(&ann, "pick", json!({"colour": "loud"})).await.unwrap_err() {
+        CallError::Failed(AgentCallError::InvalidParams { violations, message, .. }) => {
+            assert_eq!(violations[0].field, "/colour");
+            assert!(message.contains("is no colour: loud"), "{message}");
+            assert!(!message.contains("the cause"), "{message}");
         }
         other => panic!("{other:?}"),
     }
