@@ -42,17 +42,16 @@ pub enum AgentCallError {
         cause: String,
     },
     /// Somebody answers at the address, but not the agent that was called.
-    #[error(
-        "{address} is not {expected}: it presents {}",
-        found.as_ref().map_or("no SPIFFE ID that can be verified here", SpiffeId::as_str)
-    )]
+    #[error("{address} is not {expected}: {cause}")]
     WrongPeer {
         /// Who was called.
         expected: SpiffeId,
-        /// Who answered, as far as its certificate says; not necessarily verified.
+        /// Who answered, if its certificate is good and says so.
         found: Option<SpiffeId>,
         /// Where.
         address: String,
+        /// What it presents instead.
+        cause: String,
     },
     /// No answer in time.
     #[error("{agent} did not answer `{capability}` within {after:?}")]
@@ -197,18 +196,10 @@ mod tests {
                 expected: agent.clone(),
                 found: SpiffeId::parse("spiffe://example.org/other").ok(),
                 address: "https://localhost:8443".into(),
+                cause: "it presents spiffe://example.org/other".into(),
             },
             "https://localhost:8443 is not spiffe://example.org/worker: it presents \
              spiffe://example.org/other",
-        );
-        check(
-            AgentCallError::WrongPeer {
-                expected: agent.clone(),
-                found: None,
-                address: "https://localhost:8443".into(),
-            },
-            "https://localhost:8443 is not spiffe://example.org/worker: it presents no SPIFFE ID \
-             that can be verified here",
         );
         check(
             AgentCallError::TimedOut {

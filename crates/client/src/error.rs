@@ -23,13 +23,22 @@ pub(crate) fn of_send(at: &Destination, error: SendError, timeout: Duration) -> 
             AgentCallError::TimedOut { agent, capability, after: timeout }
         }
         SendError::Tls { source, .. } => match peer_error(source) {
-            Some(PeerError::WrongId { found, .. }) => AgentCallError::WrongPeer {
+            Some(own @ PeerError::OwnExpired { .. }) => {
+                AgentCallError::Identity { agent, cause: own.to_string() }
+            }
+            // Whoever it is does not prove to be the agent.
+            Some(reason) => AgentCallError::WrongPeer {
+                found: match reason {
+                    PeerError::WrongId { found, .. } => Some(found.clone()),
+                    _ => None,
+                },
+                cause: match reason {
+                    PeerError::WrongId { found, .. } => format!("it presents {found}"),
+                    other => chain(other),
+                },
                 expected: agent,
-                found: Some(found.clone()),
                 address: at.address.to_string(),
             },
-            // Whoever it is cannot prove to be the agent.
-            Some(reason) => unreachable(format!("its certificate is not accepted: {reason}")),
             None => unreachable(format!("tls: {source}")),
         },
         SendError::PeerRefusedUs { alert, .. } => {

@@ -7,8 +7,8 @@ use convoke_engine::{Effects, Event, decide};
 use convoke_journal::StoredTask;
 use convoke_model::{
     AuditOutcome, AuditRecord, Caller, CancelTask, CapabilityName, Content, Fault, FaultCode,
-    GetTask, Json, Message, Operation, OperationKind, Part, RequestId, Role, SendMessage, Task,
-    TaskId, UnixMillis,
+    GetTask, Json, Message, Operation, OperationKind, Part, Reason, RequestId, Role, SendMessage,
+    Task, TaskId, UnixMillis,
 };
 use convoke_policy::{Authorized, Question, authorize};
 use tokio_util::sync::CancellationToken;
@@ -166,11 +166,19 @@ impl Request<'_> {
                     rule = &*decision.rule,
                     "Authorization denied"
                 );
-                let text = format!("authorization denied: `{name}` is not open to this caller");
+                let fault = match decision.reason {
+                    // Nothing was said against the caller, and asking again may help.
+                    Reason::OverTime => Fault::new(
+                        FaultCode::Unavailable,
+                        "the policy took too long to decide, so nothing is done; try again later",
+                    ),
+                    _ => Fault::new(
+                        FaultCode::PermissionDenied,
+                        format!("authorization denied: `{name}` is not open to this caller"),
+                    ),
+                };
                 service.put_on_record(Some(record)).await?;
-                Err(Fault::new(FaultCode::PermissionDenied, text)
-                    .with("capability", name.as_str())
-                    .with("requestId", self.id.as_str()))
+                Err(fault.with("capability", name.as_str()).with("requestId", self.id.as_str()))
             }
         }
     }

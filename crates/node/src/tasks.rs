@@ -96,9 +96,11 @@ impl Tasks {
             async move {
                 let handler = service.host.call(new.capability, context, new.params);
                 let outcome = tokio::select! {
-                    outcome = contained(handler) => Some(outcome),
-                    // Cancelled: the handler is dropped where it stands.
+                    biased;
+                    // Cancelled: the handler is dropped where it stands, and does not get to see
+                    // its own calls fail because of it.
                     () = stop.cancelled() => None,
+                    outcome = contained(handler) => Some(outcome),
                 };
                 if let Some(outcome) = outcome {
                     work.finish(&service, new.capability, outcome).await;

@@ -93,7 +93,7 @@ fn a_peer_of_a_foreign_trust_domain_is_turned_away() {
     let done = world.call(&worker, "count_words", TEXT, &more);
     // The stranger's own check comes first: it does not know the worker's domain either. That the
     // worker refuses one that does is for `tls::strangers_certificates_fail_the_handshake`.
-    let (error, _hint) = done.failure(4);
+    let (error, _hint) = done.failure(5);
     assert!(error.contains(WORKER) && error.contains("trust"), "{error}");
     assert_eq!(worker.final_audit(), [] as [serde_json::Value; 0]);
     worker.assert_sound();
