@@ -17,6 +17,16 @@ pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 /// Largest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Most bytes of large request bodies that one agent holds at a time, from their first byte to the
+/// end of their request. Further large requests wait, and small ones never do.
+pub const LARGE_BODIES_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// A request body above this size is a large one, in bytes.
+pub const SMALL_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a large request waits for its turn before it is refused.
+pub const LARGE_BODY_WAIT: Duration = Duration::from_secs(5);
+
 /// Largest response body that a client of ours reads, in bytes.
 pub const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 

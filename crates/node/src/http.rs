@@ -11,9 +11,7 @@ use convoke_a2a::card::WELL_KNOWN_PATH as CARD_PATH;
 use convoke_a2a::{http_status, jsonrpc};
 use convoke_identity::tls::peer_error;
 use convoke_model::{Fault, FaultCode, chain};
-use convoke_net::server::{
-    Body, BodyError, ConnectionInfo, Handler, Opened, Refuse, ResponseBody, read_body,
-};
+use convoke_net::server::{Body, BodyError, ConnectionInfo, Handler, Opened, Refuse, ResponseBody};
 use futures_util::FutureExt;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
@@ -21,6 +19,7 @@ use http::header::{
 use http::{Method, Request, Response, StatusCode};
 use tracing::Instrument;
 
+use crate::bodies::Unread;
 use crate::connection::{Connection, Listener};
 use crate::context::millis;
 use crate::ids;
@@ -104,11 +103,14 @@ impl Routes {
     ) -> Response<ResponseBody> {
         let service = &self.service;
         let (head, body) = request.into_parts();
-        let body = match read_body(body, service.body_bytes_max).await {
-            Ok(body) => body,
-            Err(error) => return refuse_body(error),
+        let (body, room) = match service.bodies.read(body).await {
+            Ok(read) => read,
+            Err(unread) => return refuse_body(unread),
         };
-        let call = match jsonrpc::decode(&head.headers, head.uri.query(), &body) {
+        let decoded = jsonrpc::decode(&head.headers, head.uri.query(), &body);
+        // The decoded call owns what it keeps; the bytes can go.
+        drop(body);
+        let call = match decoded {
             Ok(call) => call,
             Err(rejection) => {
                 service.metrics.capability(None).record(Status::Error, Duration::ZERO);
@@ -116,8 +118,6 @@ impl Routes {
                 return json(rejection.http_status, body);
             }
         };
-        // The decoded call owns what it keeps; the bytes can go.
-        drop(body);
 
         let kind = call.operation.kind();
         let request = operations::Request {
@@ -126,6 +126,7 @@ impl Routes {
             id: ids::request(),
             at: service.clock.now(),
             about: OnceLock::new(),
+            room,
         };
         let span = tracing::info_span!(
             "request",
@@ -194,14 +195,21 @@ impl operations::Request<'_> {
     }
 }
 
-fn refuse_body(error: BodyError) -> Response<ResponseBody> {
-    let (status, code) = match error {
-        BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, FaultCode::ResourceExhausted),
-        BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, FaultCode::DeadlineExceeded),
-        BodyError::Broken => (StatusCode::BAD_REQUEST, FaultCode::InvalidRequest),
+fn refuse_body(unread: Unread) -> Response<ResponseBody> {
+    let refusal = |code, error: BodyError| Fault::new(code, error.to_string());
+    let (status, fault) = match unread {
+        Unread::Body(error @ BodyError::TooLarge { .. }) => {
+            (StatusCode::PAYLOAD_TOO_LARGE, refusal(FaultCode::ResourceExhausted, error))
+        }
+        Unread::Body(error @ BodyError::TooSlow) => {
+            (StatusCode::REQUEST_TIMEOUT, refusal(FaultCode::DeadlineExceeded, error))
+        }
+        Unread::Body(error @ BodyError::Broken) => {
+            (StatusCode::BAD_REQUEST, refusal(FaultCode::InvalidRequest, error))
+        }
+        Unread::Busy(fault) => (http_status(fault.code), fault),
     };
-    let mut response =
-        json(status, jsonrpc::encode_fault(None, &Fault::new(code, error.to_string())));
+    let mut response = json(status, jsonrpc::encode_fault(None, &fault));
     // The rest of the body is not read, so nothing can follow it on this connection.
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response

@@ -10,6 +10,7 @@
 //! | look up, authorise, put on record, do | [`operations`] |
 //! | tasks: decide, commit, act | [`tasks`], `convoke_engine`, `convoke_journal` |
 
+mod bodies;
 mod card;
 mod clock;
 pub mod config;

@@ -15,6 +15,7 @@ use convoke_policy::{Fixed, Language, LoadError, Policy, PolicyOptions, PolicySo
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::bodies::Bodies;
 use crate::card::{AgentCardError, CardReply};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, DefaultPolicy, RegoVersion, Stage};
@@ -190,7 +191,7 @@ impl Node {
             card: OnceLock::new(),
             clock,
             turned_away: Sparse::default(),
-            body_bytes_max: config.server.limits.body_bytes_max,
+            bodies: Bodies::new(config.server.limits.body_bytes_max),
         });
 
         let limits = limits(&config);

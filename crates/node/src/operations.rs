@@ -13,6 +13,7 @@ use convoke_model::{
 use convoke_policy::{Authorized, Question, authorize};
 use tokio_util::sync::CancellationToken;
 
+use crate::bodies::Room;
 use crate::connection::{Connection, Listener};
 use crate::digest::sha256_hex;
 use crate::handler::{Outcome, contained};
@@ -37,6 +38,8 @@ pub(crate) struct Request<'a> {
     pub(crate) at: UnixMillis,
     /// Which capability it turned out to be about.
     pub(crate) about: OnceLock<CapabilityIndex>,
+    /// Its share of what large bodies may take.
+    pub(crate) room: Room<'a>,
 }
 
 /// What an operation is about, known before policy is asked.
@@ -218,6 +221,7 @@ impl Request<'_> {
                 self.context(stop, Some(id.clone()), state.context_id().clone())
             })
             .await?;
+        self.room.give_back();
         if !request.configuration.return_immediately {
             running.answered().await;
         }

@@ -8,6 +8,7 @@ use convoke_journal::{AuditSink, Journal, JournalError};
 use convoke_model::{AuditRecord, Fault, FaultCode};
 use convoke_policy::Policy;
 
+use crate::bodies::Bodies;
 use crate::card::CardReply;
 use crate::clock::Clock;
 use crate::observe::health::Health;
@@ -32,8 +33,7 @@ pub(crate) struct Service {
     pub(crate) clock: Clock,
     /// Keeps peers who are turned away from filling the log.
     pub(crate) turned_away: Sparse,
-    /// Largest request body, in bytes.
-    pub(crate) body_bytes_max: usize,
+    pub(crate) bodies: Bodies,
 }
 
 impl Service {
