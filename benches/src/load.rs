@@ -1,0 +1,229 @@
+//! The load generator: keep-alive connections in a closed loop, every answer checked.
+//!
+//! It is as thin as it can be, because it takes its CPU from the server under test: the request is
+//! made once, each thread drives its connections alone, and an answer is compared, not parsed.
+
+#![allow(clippy::disallowed_methods, reason = "the generator is a peer; it has its own sockets")]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::authority::HOST;
+use crate::contender::Contender;
+use crate::procfs;
+use crate::stats::Sample;
+use crate::wire::{self, Exchange, Extent, Said};
+
+/// Threads of the generator. Source: the servers under test have one for each of two cores.
+const THREADS: usize = 2;
+
+/// Longest time that an answer may take, beyond the time of the run.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Where to send requests.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) addr: SocketAddr,
+    /// Nothing for plaintext.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+}
+
+/// What came of one run.
+pub(crate) struct Run {
+    pub(crate) sample: Sample,
+    /// How long each right answer took, in nanoseconds; without order.
+    pub(crate) latencies_ns: Vec<u32>,
+    /// Requests that policy refused because its decision was over time.
+    pub(crate) refused: u64,
+}
+
+/// Sends requests to `contender` on `connections` connections for `time`.
+///
+/// A twentieth of that time goes before, unmeasured, on the same connections.
+///
+/// # Errors
+///
+/// On the first answer that is wrong or does not come, and if the server did not put every request
+/// on record as it was answered.
+pub(crate) fn run(
+    contender: &Contender,
+    exchange: &Arc<Exchange>,
+    connections: usize,
+    time: Duration,
+) -> Result<Run> {
+    let threads = THREADS.min(connections);
+    let ready = Arc::new(Barrier::new(threads + 1));
+    let workers: Vec<_> = (0..threads)
+        .map(|index| {
+            let share = connections / threads + usize::from(index < connections % threads);
+            let (target, exchange) = (contender.target.clone(), Arc::clone(exchange));
+            let ready = Arc::clone(&ready);
+            std::thread::spawn(move || thread(&target, &exchange, share, time, &ready))
+        })
+        .collect();
+    ready.wait();
+    let (server, generator) = (procfs::cpu(contender.pid())?, procfs::cpu(std::process::id())?);
+
+    let (mut warm, mut elapsed) = (Driven::default(), Duration::ZERO);
+    let mut measured = Driven::default();
+    let mut outcome = Ok(());
+    for worker in workers {
+        match worker.join() {
+            Ok(Ok(done)) => {
+                warm.add(done.warm);
+                elapsed = elapsed.max(done.elapsed);
+                measured.add(done.measured);
+            }
+            Ok(Err(error)) => outcome = Err(error),
+            Err(_) => outcome = Err(anyhow::anyhow!("a thread of the generator panicked")),
+        }
+    }
+    outcome.with_context(|| contender.name)?;
+    let generator_cpu = procfs::cpu(std::process::id())?.saturating_sub(generator);
+    contender.settle(warm.right() + measured.right(), warm.refused + measured.refused)?;
+    let server_cpu = procfs::cpu(contender.pid())?.saturating_sub(server);
+    let count = measured.right();
+    let Driven { latencies_ns, refused } = measured;
+    Ok(Run { sample: Sample { count, elapsed, server_cpu, generator_cpu }, latencies_ns, refused })
+}
+
+/// One request on a connection of its own: its answer as it came.
+pub(crate) async fn once(target: &Target, request: &[u8]) -> Result<Vec<u8>> {
+    let mut connection = Connection::open(target).await?;
+    let extent = connection.answer(request).await?;
+    connection.received.truncate(extent.total);
+    Ok(connection.received)
+}
+
+/// What one thread did.
+struct Done {
+    warm: Driven,
+    elapsed: Duration,
+    measured: Driven,
+}
+
+/// What came back while connections were kept busy.
+#[derive(Default)]
+struct Driven {
+    latencies_ns: Vec<u32>,
+    refused: u64,
+}
+
+impl Driven {
+    fn right(&self) -> u64 {
+        self.latencies_ns.len() as u64
+    }
+
+    fn add(&mut self, mut other: Self) {
+        self.latencies_ns.append(&mut other.latencies_ns);
+        self.refused += other.refused;
+    }
+}
+
+fn thread(
+    target: &Target,
+    exchange: &Exchange,
+    connections: usize,
+    time: Duration,
+    ready: &Barrier,
+) -> Result<Done> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let prepared = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let open = async {
+            let mut open = Vec::with_capacity(connections);
+            for _ in 0..connections {
+                open.push(Connection::open(target).await?);
+            }
+            let warm = drive(&mut open, exchange, time / 20).await?;
+            Ok::<_, anyhow::Error>((open, warm))
+        };
+        let (open, warm) = runtime.block_on(open)?;
+        Ok((runtime, open, warm))
+    });
+    // Whoever fails comes here too, or the others would wait for ever.
+    ready.wait();
+    let (runtime, mut open, warm) = prepared?;
+    let begun = Instant::now();
+    let measured = runtime.block_on(drive(&mut open, exchange, time))?;
+    Ok(Done { warm, elapsed: begun.elapsed(), measured })
+}
+
+/// Keeps every connection busy until `time` is over.
+async fn drive(
+    connections: &mut [Connection],
+    exchange: &Exchange,
+    time: Duration,
+) -> Result<Driven> {
+    let until = Instant::now() + time;
+    let all = try_join_all(connections.iter_mut().map(|connection| async move {
+        let mut driven = Driven { latencies_ns: Vec::with_capacity(1 << 16), refused: 0 };
+        let mut begun = Instant::now();
+        while begun < until {
+            let Extent { head, total } = connection.answer(&exchange.request).await?;
+            ensure!(total == connection.received.len(), "bytes behind the answer");
+            let said = exchange.check(head, &connection.received)?;
+            let ended = Instant::now();
+            match said {
+                Said::Right => {
+                    let took = u32::try_from((ended - begun).as_nanos()).unwrap_or(u32::MAX);
+                    driven.latencies_ns.push(took);
+                }
+                Said::Refused => driven.refused += 1,
+            }
+            begun = ended;
+        }
+        Ok::<_, anyhow::Error>(driven)
+    }));
+    let all = tokio::time::timeout(time + ANSWER_WITHIN, all).await;
+    let mut joined = Driven::default();
+    for driven in all.context("an answer did not come")?? {
+        joined.add(driven);
+    }
+    Ok(joined)
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+struct Connection {
+    stream: Box<dyn Stream>,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(target: &Target) -> Result<Self> {
+        let tcp = TcpStream::connect(target.addr).await?;
+        tcp.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match &target.tls {
+            None => Box::new(tcp),
+            Some(tls) => {
+                let connector = TlsConnector::from(Arc::clone(tls));
+                Box::new(connector.connect(ServerName::try_from(HOST)?, tcp).await?)
+            }
+        };
+        Ok(Self { stream, received: Vec::with_capacity(4096) })
+    }
+
+    /// Sends `request` and waits until its answer has been received.
+    async fn answer(&mut self, request: &[u8]) -> Result<Extent> {
+        self.received.clear();
+        self.stream.write_all(request).await?;
+        self.stream.flush().await?;
+        loop {
+            let read = self.stream.read_buf(&mut self.received).await?;
+            ensure!(read > 0, "the server closed a connection");
+            if let Some(found) = wire::measure(&self.received)? {
+                return Ok(found);
+            }
+        }
+    }
+}

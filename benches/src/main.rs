@@ -1,0 +1,134 @@
+//! What a call costs: measurements of Convoke beside ceiling programs that do the same I/O and
+//! nothing else. `docs/benchmarks.md` has the method and the latest figures.
+
+mod authority;
+mod ceiling;
+mod child;
+mod contender;
+mod cores;
+mod decision;
+mod handshake;
+mod load;
+mod machine;
+mod options;
+mod procfs;
+mod report;
+mod stage;
+mod start;
+mod stats;
+mod targets;
+mod unary;
+mod wire;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+
+use machine::Machine;
+use options::{Cli, Command, Load, Options, Part};
+use report::Report;
+use stage::{Door, Level, Stage};
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    match cli.command {
+        None => bench(&cli.options),
+        Some(Command::Load(options)) => load(&options),
+        Some(Command::CeilHttp { answer }) => ceiling::http::run(&answer),
+        Some(Command::CeilTls { answer, identity }) => ceiling::tls::run(&answer, &identity),
+        Some(Command::Decide { rego }) => decision::process(rego),
+    }
+}
+
+fn bench(options: &Options) -> Result<()> {
+    let pace = options.pace();
+    ensure!(
+        !(options.write_docs && (cfg!(debug_assertions) || options.quick)),
+        "only a full run in the release profile may go into the documentation"
+    );
+    if cfg!(debug_assertions) {
+        note("without optimisation: the figures mean nothing")?;
+    }
+    let binary = binary(options.binary.as_deref())?;
+    let stage = Stage::set(&binary)?;
+    let measure = |part, what: &str| -> Result<bool> {
+        let wanted = options.wants(part);
+        if wanted {
+            note(what)?;
+        }
+        Ok(wanted)
+    };
+    let mut report = Report {
+        machine: Machine::look()?,
+        rounds: pace.rounds,
+        apart: options.apart,
+        run_seconds: pace.run.as_secs_f64(),
+        unary: None,
+        decisions: None,
+        handshakes: None,
+        starts: None,
+        clean_build_seconds: None,
+    };
+    if measure(Part::Unary, "unary calls")? {
+        let calls = || unary::measure(&stage, pace);
+        report.unary = Some(if options.apart { stage.apart(calls) } else { calls() }?);
+    }
+    if measure(Part::Policy, "policy decisions")? {
+        report.decisions = Some(decision::measure(pace)?);
+    }
+    if measure(Part::Handshake, "handshakes")? {
+        report.handshakes = Some(handshake::measure(pace)?);
+    }
+    if measure(Part::Start, "cold starts")? {
+        report.starts = Some(start::measure(&stage, &binary, pace)?);
+    }
+    drop(stage);
+    if options.build {
+        note("clean release build")?;
+        report.clean_build_seconds = Some(start::clean_build()?.as_secs_f64());
+    }
+    say(&report.markdown()?)?;
+    let path = report.save(&workspace().join("target/bench"))?;
+    note(&format!("written to {}", path.display()))?;
+    if options.write_docs {
+        report.write_docs(&workspace().join("docs/benchmarks.md"))?;
+    }
+    Ok(())
+}
+
+fn load(options: &Load) -> Result<()> {
+    let stage = Stage::set(&binary(options.binary.as_deref())?)?;
+    let door = if options.plaintext { Door::Dev } else { Door::Mesh };
+    let level = if options.info { Level::Info } else { Level::Warn };
+    let time = Duration::from_secs(options.seconds.into());
+    let hold = || unary::hold(&stage, door, level, options.connections.into(), time);
+    if options.apart { stage.apart(hold) } else { hold() }
+}
+
+fn binary(named: Option<&Path>) -> Result<PathBuf> {
+    match named {
+        Some(path) => Ok(path.canonicalize()?),
+        None => start::build(),
+    }
+}
+
+/// The workspace that this program was built from.
+fn workspace() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
+}
+
+/// Prints a result.
+fn say(line: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// Tells whoever waits what goes on.
+fn note(line: &str) -> Result<()> {
+    Ok(writeln!(std::io::stderr(), "bench: {line}")?)
+}
