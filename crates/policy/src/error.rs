@@ -48,6 +48,20 @@ pub enum LoadError {
         /// The package.
         package: String,
     },
+    /// A call whose result may be as large as a caller likes.
+    #[error(
+        "{}: `{function}` makes as much as its arguments say, which no bound of ours stops; give \
+         it numbers up to 10000 in the policy's own text, or compare instead of listing",
+        place(name, *line)
+    )]
+    UnboundedFunction {
+        /// The file.
+        name: String,
+        /// The line, from 1.
+        line: u32,
+        /// The function.
+        function: String,
+    },
     /// Calls a function that the engine has not, which would fail when a request is decided.
     #[error(
         "{name}:{line}: calls `{function}`, which this engine does not have; decide on the input \

@@ -19,12 +19,29 @@ pub(crate) struct Facts {
     pub(crate) reads_params: bool,
     /// The first call of a function that neither the module nor the engine has, and its line.
     pub(crate) unknown_function: Option<(String, u32)>,
+    /// The first call of [`UNBOUNDED`] whose arguments are not small numbers in the text, and its
+    /// line.
+    pub(crate) unbounded_function: Option<(String, u32)>,
     /// The first rule or function that has neither a value nor a body, and its line. It is always
     /// true, and what an `if` or `contains` behind it leaves when these words are mere names.
     pub(crate) bare_rule: Option<(String, u32)>,
     /// The first function that calls itself, perhaps by way of others, and its line.
     pub(crate) recursive_function: Option<(String, u32)>,
 }
+
+/// Functions of the engine whose result is as large as a number or a graph in their arguments says.
+/// No bound on time stops them: none of them looks at the clock before it is done. One request with
+/// `numbers.range(0, input.request.params.n)` took all memory of a machine.
+const UNBOUNDED: &[&str] = &[
+    "bits.lsh",
+    "graph.reachable_paths",
+    "net.cidr_expand",
+    "numbers.range",
+    "numbers.range_step",
+];
+
+/// Largest number in the policy's own text that such a function may be given.
+const SMALL_NUMBER_MAX: f64 = 10_000.0;
 
 /// Reads the facts of `module`, whose package is `package`.
 pub(crate) fn inspect(module: &Module, package: &str) -> Facts {
@@ -58,7 +75,7 @@ pub(crate) fn inspect(module: &Module, package: &str) -> Facts {
         walk.run();
         facts.reads_params |= walk.reads_params;
         let caller = path(head(rule).0).join(".");
-        for (callee, line) in walk.calls {
+        for Call { callee, line, is_small } in walk.calls {
             let callee = local_name(callee, &imports, package);
             if functions.contains_key(&callee) {
                 if let Some(callees) = functions.get_mut(&caller) {
@@ -69,6 +86,11 @@ pub(crate) fn inspect(module: &Module, package: &str) -> Facts {
                 && facts.unknown_function.as_ref().is_none_or(|(_, first)| line < *first)
             {
                 facts.unknown_function = Some((callee, line));
+            } else if UNBOUNDED.contains(&&*callee)
+                && !is_small
+                && facts.unbounded_function.as_ref().is_none_or(|(_, first)| line < *first)
+            {
+                facts.unbounded_function = Some((callee, line));
             }
         }
     }
@@ -188,13 +210,30 @@ fn literal(expr: &Expr) -> Option<String> {
     }
 }
 
+fn is_small_number(expr: &Expr) -> bool {
+    match expr {
+        Expr::Number { value, .. } => {
+            value.as_f64().is_ok_and(|number| number.abs() <= SMALL_NUMBER_MAX)
+        }
+        _ => false,
+    }
+}
+
 /// Goes through expressions without recursion, whose depth the policy's author would choose.
 #[derive(Default)]
 struct Walk<'a> {
     exprs: Vec<&'a Expr>,
     queries: Vec<&'a Query>,
     reads_params: bool,
-    calls: Vec<(Vec<String>, u32)>,
+    calls: Vec<Call>,
+}
+
+/// A call of a function.
+struct Call {
+    callee: Vec<String>,
+    line: u32,
+    /// Whether all arguments are small numbers in the text.
+    is_small: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -294,7 +333,8 @@ impl<'a> Walk<'a> {
                 self.queries.push(query);
             }
             Expr::Call { span, fcn, params, .. } => {
-                self.calls.push((path(fcn), span.line));
+                let is_small = params.iter().all(|param| is_small_number(param));
+                self.calls.push(Call { callee: path(fcn), line: span.line, is_small });
                 self.exprs.extend(params.iter().map(|param| &**param));
             }
             Expr::UnaryExpr { expr, .. } => self.exprs.push(expr),
@@ -397,6 +437,22 @@ mod tests {
         check("allow if {\n x := [y | y := io.jwt.decode(\"\")]\n x }", Some(("io.jwt.decode", 3)));
         check("f(x) := x\nallow if data.a.c.f(1)", Some(("data.a.c.f", 3)));
         check("allow if not nope(nope2(1))", Some(("nope", 2)));
+    }
+
+    #[test]
+    fn what_makes_as_much_as_it_is_told_is_told_little() {
+        let check = |rules: &str, expected: Option<(&str, u32)>| {
+            let expected = expected.map(|(name, line)| (name.to_owned(), line));
+            assert_eq!(facts(rules).unbounded_function, expected, "{rules}");
+        };
+        check("allow if 3 in numbers.range(1, 10000)", None);
+        check("allow if 3 in numbers.range(1, 10001)", Some(("numbers.range", 2)));
+        check("allow if 3 in numbers.range(0, input.request.params.n)", Some(("numbers.range", 2)));
+        check("allow if {\n n := 5\n 3 in numbers.range(0, n) }", Some(("numbers.range", 4)));
+        check("import data.numbers as n\nallow if n.range(1, 2)", None);
+        check("allow if bits.lsh(1, input.n) > 0", Some(("bits.lsh", 2)));
+        check("allow if count(net.cidr_expand(input.c)) > 0", Some(("net.cidr_expand", 2)));
+        check("allow if count(net.cidr_expand(\"10.0.0.0/8\")) > 0", Some(("net.cidr_expand", 2)));
     }
 
     #[test]

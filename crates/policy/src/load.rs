@@ -163,6 +163,9 @@ fn check(name: &str, package: &str, facts: &Facts) -> Result<Ask, Unread> {
     if let Some((function, line)) = facts.unknown_function.clone() {
         return Err(Unread::Final(LoadError::UnknownFunction { name: name(), line, function }));
     }
+    if let Some((function, line)) = facts.unbounded_function.clone() {
+        return Err(Unread::Final(LoadError::UnboundedFunction { name: name(), line, function }));
+    }
     if let Some((function, line)) = facts.recursive_function.clone() {
         return Err(Unread::Final(LoadError::Recursion { name: name(), line, function }));
     }
