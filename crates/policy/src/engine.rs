@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -165,7 +166,13 @@ impl Worker {
         self.engine.set_input(input);
 
         let began = monotonic();
-        let answer = self.evaluate(program);
+        // The engine panics on some numbers. That is a refusal like its other errors, so that it is
+        // put on record; this worker is dropped, whatever the panic left of it.
+        let answer =
+            catch_unwind(AssertUnwindSafe(|| self.evaluate(program))).unwrap_or_else(|_panic| {
+                let message = "the policy engine broke off".to_owned();
+                Err(Failure::Other(Said { at: (0, 0), message }))
+            });
         // `print` in a policy has nowhere to go; kept, its lines would pile up.
         let printed = self.engine.take_prints();
         let over = monotonic().saturating_sub(began) > program.time_max;
