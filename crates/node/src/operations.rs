@@ -147,7 +147,15 @@ impl Request<'_> {
             context_id: context_id.as_ref().map(|id| id.as_str()),
         };
         let clock = service.clock;
-        let decided = authorize(&service.policy, &question, operation, &|| clock.monotonic());
+        let monotonic = || clock.monotonic();
+        // The bound is by the clock on the wall, which goes on while a busy machine does something
+        // else; what is over time twice is slow.
+        let decided = match authorize(&service.policy, &question, operation, &monotonic) {
+            Err(refused) if refused.decision.reason == Reason::OverTime => {
+                authorize(&service.policy, &question, refused.operation, &monotonic)
+            }
+            decided => decided,
+        };
         let decision = match &decided {
             Ok(authorized) => authorized.decision().clone(),
             Err(refused) => refused.decision.clone(),
@@ -297,7 +305,7 @@ impl Request<'_> {
         let service = self.service;
         match service.tasks.find(&self.connection.scope, &request.id) {
             Some(running) => {
-                running.cancel(service, audit).await?;
+                service.tasks.cancel(service, &running, audit).await?;
                 running.task(service).await.map(Answer::Task)
             }
             None => {

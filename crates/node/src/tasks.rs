@@ -9,7 +9,7 @@ use convoke_journal::{NewTask, Scope, StoredTask};
 use convoke_model::{
     Artifact, AuditRecord, Content, Fault, FaultCode, Json, Message, Part, Role, Task, TaskId,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -78,7 +78,6 @@ impl Tasks {
             stop: stop.clone(),
             answer: watch::Sender::new(false),
         });
-        self.admit(&running)?;
         let task = NewTask {
             id: id.clone(),
             context_id,
@@ -86,14 +85,23 @@ impl Tasks {
             subject: None,
             events: effects.records,
         };
-        if let Err(error) = service.journal.create(&running.scope, task, Some(new.audit)).await {
-            self.forget(&id);
-            return Err(service.commit_fault(&error));
-        }
-
+        self.admit(&running)?;
+        // From here on nothing depends on the caller: who hangs up while the commit is under way
+        // must not leave half a task.
+        let (say, said) = oneshot::channel();
         let (service, work) = (Arc::clone(service), Arc::clone(&running));
+        let seat = Seat { service: Arc::clone(&service), id };
         self.handlers.spawn(
             async move {
+                let _seat = seat;
+                let created = service.journal.create(&work.scope, task, Some(new.audit)).await;
+                let created = created.map_err(|error| service.commit_fault(&error));
+                let stop_here = created.is_err();
+                // A caller who has gone does not hear it; the task goes on all the same.
+                let _gone = say.send(created.map(|_seq| ()));
+                if stop_here {
+                    return;
+                }
                 let handler = service.host.call(new.capability, context, new.params);
                 let outcome = tokio::select! {
                     biased;
@@ -105,11 +113,28 @@ impl Tasks {
                 if let Some(outcome) = outcome {
                     work.finish(&service, new.capability, outcome).await;
                 }
-                service.tasks.forget(&work.id);
             }
             .in_current_span(),
         );
-        Ok(running)
+        match said.await {
+            Ok(created) => created.map(|()| running),
+            Err(_dropped) => Err(Fault::new(FaultCode::Internal, "the task was not made")),
+        }
+    }
+
+    /// Ends `running` on its owner's behalf. Once begun it is done, even if the owner hangs up.
+    pub(crate) async fn cancel(
+        &self,
+        service: &Arc<Service>,
+        running: &Arc<Running>,
+        audit: AuditRecord,
+    ) -> Result<(), Fault> {
+        let (service, running) = (Arc::clone(service), Arc::clone(running));
+        let step = async move { running.step(&service, Event::Cancel, Some(audit)).await };
+        match self.handlers.spawn(step.in_current_span()).await {
+            Ok(done) => done,
+            Err(_panic) => Err(Fault::new(FaultCode::Internal, "the task was not cancelled")),
+        }
     }
 
     /// The task `id` if it is at work and belongs to `scope`.
@@ -147,6 +172,18 @@ impl Tasks {
     }
 }
 
+/// A task's place among those at work, given back whatever ends its work.
+struct Seat {
+    service: Arc<Service>,
+    id: TaskId,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.service.tasks.forget(&self.id);
+    }
+}
+
 impl Running {
     /// The task as it stands now.
     pub(crate) async fn task(&self, service: &Service) -> Result<Task, Fault> {
@@ -169,11 +206,6 @@ impl Running {
         let mut answer = self.answer.subscribe();
         // An error would mean that the sender is gone; it lives in `self`.
         let _still_there = answer.wait_for(|answered| *answered).await;
-    }
-
-    /// Ends the task on its owner's behalf.
-    pub(crate) async fn cancel(&self, service: &Service, audit: AuditRecord) -> Result<(), Fault> {
-        self.step(service, Event::Cancel, Some(audit)).await
     }
 
     async fn finish(&self, service: &Service, capability: CapabilityIndex, outcome: Outcome) {
@@ -208,12 +240,15 @@ impl Running {
         audit: Option<AuditRecord>,
     ) -> Result<(), Fault> {
         let mut slot = self.state.lock().await;
-        let state = match &mut *slot {
+        // Taken out while it is ahead of the journal: whatever ends this early, the next event
+        // finds no state and asks the journal.
+        let mut state = match slot.take() {
             Some(state) => state,
-            None => slot.insert(reload(service, &self.scope, &self.id).await?),
+            None => reload(service, &self.scope, &self.id).await?,
         };
         let mut effects = Effects::new();
-        if let Err(fault) = decide(state, event, service.clock.now(), &mut effects) {
+        if let Err(fault) = decide(&mut state, event, service.clock.now(), &mut effects) {
+            *slot = Some(state);
             service.put_on_record(audit).await?;
             return Err(fault);
         }
@@ -225,11 +260,9 @@ impl Running {
             let records = effects.records;
             let committed =
                 service.journal.append(&self.scope, &self.id, expected, records, audit).await;
-            if let Err(error) = committed {
-                *slot = None;
-                return Err(service.commit_fault(&error));
-            }
+            committed.map_err(|error| service.commit_fault(&error))?;
         }
+        *slot = Some(state);
         for action in effects.actions {
             match action {
                 Action::StopHandler => self.stop.cancel(),

@@ -188,6 +188,34 @@ async fn a_task_is_followed_and_cancelled_by_its_owner_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hangs_up_leaves_no_half_task() {
+    let synced = |yaml: &mut Value| yaml["observability"]["audit"]["sync"] = json!(true);
+    let world = World::start_with(Host::new(Moody).unwrap(), EVERYBODY, synced).await;
+    let mut endless = send("wait", json!({}));
+    endless["configuration"] = json!({"returnImmediately": true});
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        let sent = world.dev("SendMessage", endless.clone()).await;
+        ids.push(sent["result"]["task"]["id"].clone());
+    }
+    // Some hang up before the request is read, some while its commit waits for the disk.
+    for (index, id) in ids.iter().enumerate() {
+        let patience = Duration::from_micros(100 * u64::try_from(index).unwrap());
+        world.hang_up("CancelTask", json!({"id": id}), patience).await;
+        world.hang_up("SendMessage", endless.clone(), patience).await;
+    }
+    for id in &ids {
+        let cancelled = world.dev("CancelTask", json!({"id": id})).await;
+        let state = &cancelled["result"]["status"]["state"];
+        let was_cancelled = cancelled["error"]["code"] == -32002;
+        assert!(was_cancelled || state == TaskState::Canceled.as_str(), "{cancelled}");
+        let got = world.dev("GetTask", json!({"id": id})).await;
+        assert_eq!(got["result"]["status"]["state"], TaskState::Canceled.as_str());
+    }
+    world.abandon().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_policy_refuses_is_not_done_and_is_on_record() {
     let policy = "package agentweave.authz\ndefault allow := false\n\
                   allow if { input.request.method == \"echo\"; input.request.operation == \"SendMessage\" }\n\

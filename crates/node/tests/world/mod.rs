@@ -37,6 +37,15 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start(host: Host, policy: &str) -> Self {
+        Self::start_with(host, policy, |_| {}).await
+    }
+
+    /// As [`World::start`], with a configuration that `change` has changed.
+    pub(crate) async fn start_with(
+        host: Host,
+        policy: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let shutdown = CancellationToken::new();
@@ -46,7 +55,7 @@ impl World {
         let issuer = Issuer::open(issuer).unwrap().bind().await.unwrap();
         let issuer = tokio::spawn(issuer.serve(CancellationToken::clone(&shutdown)));
         std::fs::write(path("policy.rego"), policy).unwrap();
-        let yaml = json!({
+        let mut yaml = json!({
             "identity": {"spiffe_id": agent, "trust_domain": "example.org",
                 "spire_socket": path("api.sock")},
             "authorization": {"policy_path": dir.path(), "policy_file": "policy.rego"},
@@ -54,6 +63,7 @@ impl World {
             "observability": {"audit": {"path": path("audit.jsonl")}},
             "data_dir": path("data"),
         });
+        change(&mut yaml);
         // JSON is YAML.
         let config = Config::parse(&yaml.to_string(), "test").unwrap();
         let options = NodeOptions { dev: Some("127.0.0.1:0".parse().unwrap()) };
@@ -94,6 +104,16 @@ impl World {
         exchange(&self.pool, &route, method, params).await
     }
 
+    /// Sends an operation through the development listener and hangs up after `patience`.
+    pub(crate) async fn hang_up(&self, method: &str, params: Value, patience: Duration) {
+        let pool = Pool::new(Dialer::default(), PoolLimits::default());
+        let address = Address::parse_with_http(&self.dev, Provenance::Operator).unwrap();
+        let route = Route { address, tls: None, identity: "".into(), revision: 0 };
+        // Whether an answer came first does not matter.
+        let _answered =
+            tokio::time::timeout(patience, exchange(&pool, &route, method, params)).await;
+    }
+
     /// Sends an operation over the mesh, as `client`.
     pub(crate) async fn raw(&self, client: &Client, method: &str, params: Value) -> Value {
         let path = self.dir.path().join("api.sock");
@@ -109,6 +129,13 @@ impl World {
     /// Ends everything and gives the audit records.
     pub(crate) async fn end(self) -> Vec<Value> {
         self.end_with_summary().await.1
+    }
+
+    /// Ends without waiting for tasks that never would.
+    pub(crate) async fn abandon(self) {
+        self.shutdown.cancel();
+        self.node.abort();
+        tokio::time::timeout(PATIENCE, self.issuer).await.unwrap().unwrap();
     }
 
     pub(crate) async fn end_with_summary(self) -> (Summary, Vec<Value>) {
