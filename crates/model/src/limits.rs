@@ -18,10 +18,15 @@ pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Most bytes of large request bodies that one agent holds at a time, from their first byte to the
-/// end of their request. Further large requests wait, and small ones never do.
+/// end of their request, and again as much for large answers, until they are sent. Further large
+/// ones wait, and small ones never do. One caller may have a quarter of it.
 pub const LARGE_BODIES_BYTES_MAX: usize = 128 * 1024 * 1024;
 
-/// A request body above this size is a large one, in bytes.
+/// Slowest large body we wait for, in bytes a second, after [`BODY_GRACE`]: it holds room that
+/// others wait for.
+pub const LARGE_BODY_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
+
+/// A request body or an answer above this size is a large one, in bytes.
 pub const SMALL_BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// How long a large request waits for its turn before it is refused.

@@ -36,6 +36,22 @@ where
     read_at_rate(body, max, limits::BODY_GRACE, limits::BODY_BYTES_PER_SECOND_MIN).await
 }
 
+/// As [`read_body`], with a minimum rate of `bytes_per_second_min` instead.
+///
+/// # Errors
+///
+/// As [`read_body`].
+pub async fn read_body_at<B>(
+    body: B,
+    max: usize,
+    bytes_per_second_min: u64,
+) -> Result<Bytes, BodyError>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    read_at_rate(body, max, limits::BODY_GRACE, bytes_per_second_min).await
+}
+
 /// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -46,7 +62,7 @@ pub enum BodyError {
         max: usize,
     },
     /// Its sender is slower than it may be.
-    #[error("the body arrives slower than {} bytes a second", limits::BODY_BYTES_PER_SECOND_MIN)]
+    #[error("the body arrives too slowly")]
     TooSlow,
     /// The connection ended or its framing is wrong.
     #[error("the body broke off")]

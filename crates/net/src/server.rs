@@ -33,7 +33,7 @@ pub(crate) use pulse::Pulse;
 
 use crate::socket::tune;
 
-pub use crate::body::{Body, BodyError, ResponseBody, StreamError, read_body};
+pub use crate::body::{Body, BodyError, ResponseBody, StreamError, read_body, read_body_at};
 
 /// Connections that the kernel may hold for us; it lowers this to its own bound.
 const BACKLOG: u32 = 1024;

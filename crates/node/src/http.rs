@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use http::header::{
 use http::{Method, Request, Response, StatusCode};
 use tracing::Instrument;
 
-use crate::bodies::Unread;
+use crate::bodies::{self, Unread};
 use crate::connection::{Connection, Listener};
 use crate::context::millis;
 use crate::ids;
@@ -103,7 +103,8 @@ impl Routes {
     ) -> Response<ResponseBody> {
         let service = &self.service;
         let (head, body) = request.into_parts();
-        let (body, room) = match service.bodies.read(body).await {
+        let (bodies, max) = (&service.bodies, service.body_bytes_max);
+        let (body, room) = match bodies::read(bodies, max, connection, body).await {
             Ok(read) => read,
             Err(unread) => return refuse_body(unread),
         };
@@ -126,7 +127,7 @@ impl Routes {
             id: ids::request(),
             at: service.clock.now(),
             about: OnceLock::new(),
-            room,
+            room: Mutex::new(room),
         };
         let span = tracing::info_span!(
             "request",
@@ -145,13 +146,21 @@ impl Routes {
             });
             let took = service.clock.monotonic().saturating_sub(begun);
             request.completed(&outcome, took);
-            match outcome {
-                Ok(Answer::Message(message)) => {
-                    json(StatusCode::OK, jsonrpc::encode_message(&id, &message))
+            let encoded = match outcome {
+                Ok(Answer::Message(message)) => Ok(jsonrpc::encode_message(&id, &message)),
+                Ok(Answer::Task(task)) => Ok(jsonrpc::encode_task(&id, kind, &task)),
+                Err(fault) => Err(fault),
+            };
+            // A large answer holds its room until it is sent: who does not read it is bounded too.
+            let held = match encoded {
+                Ok(bytes) => {
+                    let room = service.answers.room(&connection.caller_name, bytes.len()).await;
+                    room.map(|room| room.hold(bytes))
                 }
-                Ok(Answer::Task(task)) => {
-                    json(StatusCode::OK, jsonrpc::encode_task(&id, kind, &task))
-                }
+                Err(fault) => Err(fault),
+            };
+            match held {
+                Ok(bytes) => json(StatusCode::OK, bytes),
                 Err(fault) => {
                     let body = jsonrpc::encode_fault(Some(&id), &fault);
                     let mut response = json(http_status(fault.code), body);
@@ -222,15 +231,18 @@ fn is_local_host<B>(request: &Request<B>) -> bool {
         Some(authority) => Some(authority.as_str()),
         None => request.headers().get(HOST).and_then(|value| value.to_str().ok()),
     };
-    let origin = request.headers().get(http::header::ORIGIN);
-    let origin_is_local = origin.is_none_or(|origin| {
+    // Of several, each has to be: whatever stands behind us may look at another one.
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let hosts_are_local = hosts.all(|host| host.to_str().is_ok_and(is_local));
+    let mut origins = request.headers().get_all(http::header::ORIGIN).iter();
+    let origins_are_local = origins.all(|origin| {
         origin
             .to_str()
             .ok()
             .and_then(|text| text.split_once("://"))
             .is_some_and(|(_, h)| is_local(h))
     });
-    host.is_some_and(is_local) && origin_is_local
+    host.is_some_and(is_local) && hosts_are_local && origins_are_local
 }
 
 fn is_local(authority: &str) -> bool {

@@ -11,6 +11,7 @@
 //! | tasks: decide, commit, act | [`tasks`], `convoke_engine`, `convoke_journal` |
 
 mod bodies;
+mod budget;
 mod card;
 mod clock;
 pub mod config;

@@ -10,12 +10,13 @@ use convoke_identity::{IdentityError, IdentitySource, WorkloadApiConfig, tls};
 use convoke_journal::{
     AuditOpenError, AuditSink, Journal, JsonLinesSink, MemoryJournal, MemoryLimits,
 };
+use convoke_model::limits::{LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX};
 use convoke_net::server::{BindError, Drained, Limits, Server};
 use convoke_policy::{Fixed, Language, LoadError, Policy, PolicyOptions, PolicySource};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::bodies::Bodies;
+use crate::budget::Budget;
 use crate::card::{AgentCardError, CardReply};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, DefaultPolicy, RegoVersion, Stage};
@@ -191,7 +192,9 @@ impl Node {
             card: OnceLock::new(),
             clock,
             turned_away: Sparse::default(),
-            bodies: Bodies::new(config.server.limits.body_bytes_max),
+            bodies: Budget::new(LARGE_BODIES_BYTES_MAX, config.server.limits.body_bytes_max),
+            answers: Budget::new(LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX),
+            body_bytes_max: config.server.limits.body_bytes_max,
         });
 
         let limits = limits(&config);

@@ -1,6 +1,6 @@
 //! The path of an operation: look up, authorise, put on record, do.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use convoke_agent::{CapabilityIndex, Context};
 use convoke_engine::{Effects, Event, decide};
@@ -13,7 +13,7 @@ use convoke_model::{
 use convoke_policy::{Authorized, Question, authorize};
 use tokio_util::sync::CancellationToken;
 
-use crate::bodies::Room;
+use crate::budget::Room;
 use crate::connection::{Connection, Listener};
 use crate::digest::sha256_hex;
 use crate::handler::{Outcome, contained};
@@ -39,7 +39,7 @@ pub(crate) struct Request<'a> {
     /// Which capability it turned out to be about.
     pub(crate) about: OnceLock<CapabilityIndex>,
     /// Its share of what large bodies may take.
-    pub(crate) room: Room<'a>,
+    pub(crate) room: Mutex<Room>,
 }
 
 /// What an operation is about, known before policy is asked.
@@ -229,7 +229,8 @@ impl Request<'_> {
                 self.context(stop, Some(id.clone()), state.context_id().clone())
             })
             .await?;
-        self.room.give_back();
+        // The journal bounds what the task holds from here on.
+        drop(std::mem::take(&mut *self.room.lock().unwrap_or_else(PoisonError::into_inner)));
         if !request.configuration.return_immediately {
             running.answered().await;
         }

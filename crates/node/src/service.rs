@@ -8,7 +8,7 @@ use convoke_journal::{AuditSink, Journal, JournalError};
 use convoke_model::{AuditRecord, Fault, FaultCode};
 use convoke_policy::Policy;
 
-use crate::bodies::Bodies;
+use crate::budget::Budget;
 use crate::card::CardReply;
 use crate::clock::Clock;
 use crate::observe::health::Health;
@@ -33,7 +33,12 @@ pub(crate) struct Service {
     pub(crate) clock: Clock,
     /// Keeps peers who are turned away from filling the log.
     pub(crate) turned_away: Sparse,
-    pub(crate) bodies: Bodies,
+    /// Room for large request bodies.
+    pub(crate) bodies: Budget,
+    /// Room for large answers.
+    pub(crate) answers: Budget,
+    /// Largest request body, in bytes.
+    pub(crate) body_bytes_max: usize,
 }
 
 impl Service {
