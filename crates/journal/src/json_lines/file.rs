@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::AuditOpenError;
@@ -31,6 +31,22 @@ impl AppendFile {
 }
 
 impl Target for AppendFile {
+    /// A file that somebody moved or deleted is followed by a new one: records that go where nobody
+    /// looks are lost without a sign.
+    fn begin(&mut self) -> io::Result<()> {
+        let open = self.file.metadata()?;
+        let is_there = match std::fs::metadata(&self.path) {
+            Ok(named) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if !is_there {
+            tracing::warn!(path = %self.path.display(), "the audit file was moved; a new one begins");
+            self.reopen()?;
+        }
+        Ok(())
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
     }
@@ -46,11 +62,19 @@ impl Target for AppendFile {
 }
 
 fn open_at_line_start(path: &Path, sync: bool) -> io::Result<File> {
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600);
+    // Opening a pipe that nobody reads would otherwise wait for a reader, without a word.
+    let mut file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     // A terminal or a pipe has no end to look at, and none to lose.
     if !metadata.is_file() {
-        return Ok(file);
+        return if sync {
+            let why = "is no regular file, so nothing in it can be synced; turn `audit.sync` off";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+        } else {
+            Ok(file)
+        };
     }
     if metadata.len() > 0 && !ends_with_newline(path)? {
         tracing::warn!(path = %path.display(), "the last audit line is torn; it is ended here");

@@ -40,6 +40,10 @@ enum Step {
 }
 
 impl Target for Scripted {
+    fn begin(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let take = match self.steps.try_recv() {
             Ok(Step::Take(count)) => count,
@@ -306,4 +310,29 @@ fn a_path_that_cannot_be_written_is_an_error_at_once() {
         &root.join("file/audit.jsonl"),
         &format!("directory `{shown}/file` of the audit file cannot be created"),
     );
+}
+
+#[tokio::test]
+async fn a_file_that_is_moved_or_deleted_is_followed_by_a_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let moved = directory.path().join("audit.1.jsonl");
+    let sink = JsonLinesSink::open(&path, true).unwrap();
+    for id in ["1", "2", "3"] {
+        sink.submit(audit(id)).unwrap();
+        sink.flush().await.unwrap();
+        assert_eq!(request_ids(&path), [id]);
+        match id {
+            "1" => std::fs::rename(&path, &moved).unwrap(),
+            _ => std::fs::remove_file(&path).unwrap(),
+        }
+    }
+    assert_eq!(request_ids(&moved), ["1"]);
+}
+
+#[test]
+fn what_is_no_file_cannot_be_synced_and_a_pipe_without_a_reader_is_no_place() {
+    let open = |path: &str, sync| JsonLinesSink::open(Path::new(path), sync).err().map(drop);
+    assert_eq!(open("/dev/null", false), None);
+    assert_eq!(open("/dev/null", true), Some(()));
 }

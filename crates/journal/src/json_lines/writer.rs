@@ -31,6 +31,9 @@ pub(super) trait Target: Send + 'static {
     /// Writes some of `bytes` at the end and returns how many.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
+    /// Called before the first byte of a batch, when the last line is complete.
+    fn begin(&mut self) -> io::Result<()>;
+
     /// Makes what was written survive a power cut.
     fn sync(&mut self) -> io::Result<()>;
 
@@ -155,6 +158,8 @@ impl Batch {
         if self.restart {
             target.reopen()?;
             self.rewind();
+        } else if self.sent == 0 && self.next == 0 {
+            target.begin()?;
         }
         loop {
             while self.sent < self.lines.len() {
