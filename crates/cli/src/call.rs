@@ -12,6 +12,7 @@ pub(crate) async fn run(options: Call) -> Result<(), Failure> {
     CapabilityName::parse(&options.capability).map_err(|error| {
         Failure::new(Code::Usage, format_args!("--capability `{}` {error}", options.capability))
     })?;
+    check_address(&options.address)?;
     let client = connect(&options.as_who, Some(&options.agent), None).await?;
     let answer = client
         .call(&options.agent, &options.capability, params)
@@ -20,6 +21,13 @@ pub(crate) async fn run(options: Call) -> Result<(), Failure> {
         .json()
         .await?;
     paint::result(&answer, options.output)
+}
+
+/// Refuses an address that no agent can have before anybody is asked.
+pub(crate) fn check_address(address: &str) -> Result<(), Failure> {
+    convoke::check_address(address).map_err(|error| {
+        Failure::new(Code::Usage, error).hint("write for example https://localhost:8443")
+    })
 }
 
 /// A client with the identity that the command line asks for, or that of the person.

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use convoke::{Json, limits};
+use convoke_a2a::{ScanLimits, scan};
 
 use crate::exit::{Code, Failure};
 
@@ -37,6 +38,11 @@ pub(crate) fn params(source: &str) -> Result<Json, Failure> {
         Failure::new(Code::Usage, format_args!("--params is not JSON: {error}"))
             .hint("quote it for the shell: --params '{\"text\": \"…\"}'")
     })?;
+    // An agent would refuse these too, but could not say that it was the command line.
+    scan(text.as_bytes(), &ScanLimits::REQUEST).map_err(|error| {
+        Failure::new(Code::Usage, format_args!("--params: {error}"))
+            .hint("agents bound what they take; send a large document as text, not as structure")
+    })?;
     if json.is_object() {
         Ok(json)
     } else {
@@ -52,7 +58,7 @@ mod tests {
     #[test]
     fn params_are_objects() {
         assert_eq!(params(r#"{"n": 42.0}"#).unwrap().get(), r#"{"n": 42.0}"#);
-        for wrong in ["", "{", "[]", "3", "@/no/such/file"] {
+        for wrong in ["", "{", "[]", "3", r#"{"a":1,"a":2}"#, "@/no/such/file"] {
             assert_eq!(params(wrong).unwrap_err().code, Code::Usage, "{wrong}");
         }
     }

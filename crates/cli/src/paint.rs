@@ -67,8 +67,16 @@ pub(crate) fn failure(paint: Paint, failure: &Failure) {
 
 /// Prints a result on standard output.
 pub(crate) fn result(json: &Json, output: Output) -> Result<(), Failure> {
-    let pretty = output.pretty || (!output.json && std::io::stdout().is_terminal());
-    let text = if pretty { indent(json.get()) } else { json.get().to_owned() };
+    let terminal = std::io::stdout().is_terminal();
+    let text = match (output.pretty || (!output.json && terminal), terminal) {
+        (true, _) => indent(json.get()),
+        // What goes to a program goes as it came.
+        (false, false) => json.get().to_owned(),
+        (false, true) => json.get().chars().fold(String::new(), |mut out, c| {
+            push_plain(&mut out, c);
+            out
+        }),
+    };
     let mut stdout = std::io::stdout().lock();
     stdout
         .write_all(text.as_bytes())
@@ -83,15 +91,26 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' | '\t' => ' ',
-            // Controls, and the marks that turn the direction of writing.
-            c if c.is_control()
-                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-            {
-                '\u{fffd}'
-            }
+            c if steers(c) => '\u{fffd}',
             c => c,
         })
         .collect()
+}
+
+/// Whether `c` moves a cursor, breaks a line or turns the direction of writing.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Adds a character of JSON text, as an escape if a terminal would obey it.
+fn push_plain(out: &mut String, c: char) {
+    if steers(c) && !c.is_ascii_whitespace() {
+        out.push_str(&format!("\\u{:04x}", u32::from(c)));
+    } else {
+        out.push(c);
+    }
 }
 
 /// Indents JSON by two spaces a level without touching a value: what the agent wrote as 42.0 is
@@ -112,12 +131,7 @@ pub(crate) fn indent(json: &str) -> String {
                 out.push('"');
                 let mut escaped = false;
                 for c in chars.by_ref() {
-                    // C1 controls may stand in a JSON string; a terminal would obey them.
-                    if c.is_control() {
-                        out.push_str(&format!("\\u{:04x}", u32::from(c)));
-                        continue;
-                    }
-                    out.push(c);
+                    push_plain(&mut out, c);
                     match c {
                         '"' if !escaped => break,
                         '\\' => escaped = !escaped,
@@ -168,6 +182,7 @@ mod tests {
             (r#"{"a\"b":"c,{}:\\"}"#, "{\n  \"a\\\"b\": \"c,{}:\\\\\"\n}"),
             (r#"{ "a" : { } }"#, "{\n  \"a\": {}\n}"),
             ("\"\u{9b}31m\"", "\"\\u009b31m\""),
+            ("\"\u{202e}\u{2028}\"", "\"\\u202e\\u2028\""),
         ] {
             assert_eq!(indent(input), expected);
         }

@@ -16,10 +16,11 @@ use bytes::Bytes;
 use convoke_agent::{AgentCallError, CallError};
 use convoke_identity::{IdentityError, IdentitySource, Material, WorkloadApiConfig};
 use convoke_model::SpiffeId;
-use convoke_net::client::{Dialer, Pool, PoolLimits, Route};
+use convoke_net::client::{Address, Dialer, Pool, PoolLimits, Provenance, Route};
 use tokio::time::Instant;
 
 pub use call::ClientCall;
+pub use convoke_net::client::AddressError;
 
 /// Most callees whose TLS configuration is kept. Each is a few kilobytes; who calls more agents
 /// than this pays for making some of them again.
@@ -54,6 +55,15 @@ struct Inner {
 struct Callee {
     identity: Arc<str>,
     tls: Arc<rustls::ClientConfig>,
+}
+
+/// Checks that `address` is one that agents can be called at, without calling.
+///
+/// # Errors
+///
+/// [`AddressError`] names the first rule that it breaks.
+pub fn check_address(address: &str) -> Result<(), AddressError> {
+    Address::parse(address, Provenance::Operator).map(drop)
 }
 
 impl Client {

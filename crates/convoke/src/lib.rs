@@ -30,7 +30,7 @@ pub use convoke_agent::{
     Agent, AgentCallError, AgentConfig, CallError, Context, HandlerError, Metadata, Refusal,
     RegistryEntry, join_calls,
 };
-pub use convoke_client::{Client, ClientCall, ClientOptions, open};
+pub use convoke_client::{AddressError, Client, ClientCall, ClientOptions, check_address, open};
 /// SPIFFE identities: the source of one, and the embedded issuer.
 pub use convoke_identity as identity;
 pub use convoke_macros::agent;

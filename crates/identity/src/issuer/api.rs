@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use convoke_model::SpiffeId;
@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixStream;
 use tokio::net::unix::UCred;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::server::Grpc;
 use tonic::{Response, Status};
@@ -39,6 +39,9 @@ const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Most calls of one connection at a time.
 const STREAMS_MAX: u32 = 16;
 
+/// How long a connection may take to its first byte.
+const FIRST_BYTE_MAX: Duration = Duration::from_secs(5);
+
 /// Every call has to carry this with the value `true`, so that no browser or proxy can be talked
 /// into making one. Source: SPIFFE Workload Endpoint §5.
 const SECURITY_HEADER: &str = "workload.spiffe.io";
@@ -55,6 +58,10 @@ pub(super) async fn serve(
         let caller = caller.clone();
         async move { Ok::<_, Infallible>(answer(caller, request).await) }
     });
+    // A connection that says nothing holds a place that others of its user need.
+    if !matches!(timeout(FIRST_BYTE_MAX, stream.readable()).await, Ok(Ok(()))) {
+        return tracing::debug!(uid = peer.uid(), "connection said nothing");
+    }
     let connection = http2::Builder::new(TokioExecutor::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX)

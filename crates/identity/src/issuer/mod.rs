@@ -186,12 +186,15 @@ impl BoundIssuer {
     /// Answers until `shutdown`, then removes the sockets and ends the connections; those that
     /// do not end are cut after a moment.
     pub async fn serve(self, shutdown: CancellationToken) {
-        let (connections, gate) = (TaskTracker::new(), Arc::new(Gate::default()));
-        let room = Room { gate: &gate, connections: &connections, shutdown: &shutdown };
-        let api = room.accept(&self.api, |stream, peer| {
+        let connections = TaskTracker::new();
+        // Counted apart, so that workloads that watch do not keep others from enrolling.
+        let (api_gate, admin_gate) = (Arc::default(), Arc::default());
+        let room = |gate| Room { gate, connections: &connections, shutdown: &shutdown };
+        let (api_room, admin_room) = (room(&api_gate), room(&admin_gate));
+        let api = api_room.accept(&self.api, |stream, peer| {
             api::serve(stream, peer, Arc::clone(&self.shared), shutdown.clone())
         });
-        let admin = room.accept(&self.admin, |stream, peer| {
+        let admin = admin_room.accept(&self.admin, |stream, peer| {
             admin::serve(stream, peer, Arc::clone(&self.shared))
         });
         tokio::select! {
