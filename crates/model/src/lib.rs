@@ -31,4 +31,4 @@ pub use operation::{
 };
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 pub use task::{Artifact, Content, Message, Part, Role, Task, TaskEvent, TaskState, TaskStatus};
-pub use time::UnixMillis;
+pub use time::{TimestampText, UnixMillis};
