@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::ser::Error as _;
 use serde_json::value::RawValue;
 
 /// One JSON value as the text that its author wrote: 42 stays 42, 1e2 stays 1e2, and unknown keys
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 ///
 /// Cloning is cheap. Equality is of the text, not of the value.
 #[derive(Clone)]
-pub struct Json(Arc<RawValue>);
+pub struct Json(Arc<str>);
 
 /// A text that is not JSON, or a value that JSON cannot hold.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +24,18 @@ impl Json {
     /// Keeps a value that a parser has just seen.
     #[must_use]
     pub fn from_raw(raw: &RawValue) -> Self {
-        Self(Arc::from(raw.to_owned()))
+        Self::from_checked(raw.get())
+    }
+
+    /// Keeps a text that the caller has just found to be exactly one JSON value, without white
+    /// space around it.
+    ///
+    /// It is not looked at again here. A text that is no JSON is kept all the same and fails where
+    /// the value is read ([`to`](Self::to)) or serialized; written as it is, it would spoil what it
+    /// is written into. Whoever is not sure calls [`parse`](Self::parse).
+    #[must_use]
+    pub fn from_checked(text: &str) -> Self {
+        Self(text.into())
     }
 
     /// Checks and keeps a text.
@@ -42,19 +54,19 @@ impl Json {
     ///
     /// If `value` has what JSON has not: a map key that is no string, for example.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, JsonError> {
-        Ok(Self(Arc::from(serde_json::value::to_raw_value(value)?)))
+        Ok(Self(serde_json::to_string(value)?.into()))
     }
 
     /// An empty object.
     #[must_use]
     pub fn empty_object() -> Self {
-        Self::parse("{}").unwrap_or_else(|_| unreachable!("`{{}}` is JSON"))
+        Self::from_checked("{}")
     }
 
     /// The text.
     #[must_use]
     pub fn get(&self) -> &str {
-        self.0.get()
+        &self.0
     }
 
     /// Reads the text as a `T`.
@@ -95,13 +107,17 @@ impl Eq for Json {}
 
 impl Serialize for Json {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(to)
+        // serde_json makes a raw value only of a text that it has checked. The check is one pass
+        // and is paid only where a value is embedded in a Rust type; the wires copy the text.
+        let raw: &RawValue = serde_json::from_str(self.get()).map_err(S::Error::custom)?;
+        raw.serialize(to)
     }
 }
 
 impl<'de> serde::Deserialize<'de> for Json {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Ok(Self(Arc::from(Box::<RawValue>::deserialize(from)?)))
+        let text: Box<str> = Box::<RawValue>::deserialize(from)?.into();
+        Ok(Self(text.into()))
     }
 }
 
@@ -119,5 +135,26 @@ mod tests {
         }
         assert!(Json::parse("{").is_err());
         assert!(Json::parse("1 2").is_err());
+        assert_eq!(Json::parse(" [ 1 ]\n").unwrap().get(), "[ 1 ]");
+        assert_eq!(Json::empty_object(), Json::parse("{}").unwrap());
+    }
+
+    #[test]
+    fn a_value_inside_a_type_keeps_its_text() {
+        let text = r#"{"inner":{"b":1.0,"a":[1e2, "\u0041"]}}"#;
+        let map: std::collections::BTreeMap<String, Json> = serde_json::from_str(text).unwrap();
+        assert_eq!(map["inner"].get(), r#"{"b":1.0,"a":[1e2, "\u0041"]}"#);
+        assert_eq!(serde_json::to_string(&map).unwrap(), text);
+        assert_eq!(Json::of(&map).unwrap().get(), text);
+    }
+
+    #[test]
+    fn what_was_wrongly_called_checked_is_not_passed_on() {
+        for text in ["", "{", "1 2", "[}", "\"", "nul"] {
+            let json = Json::from_checked(text);
+            assert!(json.to::<serde::de::IgnoredAny>().is_err(), "{text}");
+            assert!(serde_json::to_string(&json).is_err(), "{text}");
+            assert!(Json::of(&[json]).is_err(), "{text}");
+        }
     }
 }
