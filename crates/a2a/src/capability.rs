@@ -15,10 +15,7 @@ pub fn capability_metadata(name: &CapabilityName) -> Json {
     let mut text = Vec::with_capacity(64);
     write_metadata(&mut text, name);
     // The writer makes JSON, and a capability's name is ASCII.
-    String::from_utf8(text)
-        .ok()
-        .and_then(|text| Json::parse(&text).ok())
-        .unwrap_or_else(Json::empty_object)
+    std::str::from_utf8(&text).map_or_else(|_| Json::empty_object(), Json::from_checked)
 }
 
 pub(crate) fn write_metadata(out: &mut Vec<u8>, name: &CapabilityName) {
@@ -38,8 +35,10 @@ pub(crate) fn write_metadata(out: &mut Vec<u8>, name: &CapabilityName) {
 pub fn named_capability(message: &Message) -> Result<Option<CapabilityName>, Fault> {
     let Some(metadata) = &message.metadata else { return Ok(None) };
     let mut reader = Reader::new(metadata.get());
-    let Some(mut extension) = member(&mut reader, CAPABILITY_EXTENSION) else { return Ok(None) };
-    let named = member(&mut extension, "name").and_then(|mut name| name.string());
+    if !enter_member(&mut reader, CAPABILITY_EXTENSION) {
+        return Ok(None);
+    }
+    let named = enter_member(&mut reader, "name").then(|| reader.string()).flatten();
     let Some(name) = named else {
         return Err(Fault::invalid_field(FIELD, "must be the capability's name, a string"));
     };
@@ -49,19 +48,19 @@ pub fn named_capability(message: &Message) -> Result<Option<CapabilityName>, Fau
     }
 }
 
-/// A reader of the value under `wanted`, if the next value is an object that has it.
-fn member<'a>(reader: &mut Reader<'a>, wanted: &str) -> Option<Reader<'a>> {
+/// Moves to the value under `wanted`, if the next value is an object that has it.
+fn enter_member(reader: &mut Reader<'_>, wanted: &str) -> bool {
     if reader.kind() != Kind::Object {
-        return None;
+        return false;
     }
     reader.enter();
     while let Some(key) = reader.key() {
-        let value = reader.raw()?;
         if key == wanted {
-            return Some(Reader::new(value.get()));
+            return true;
         }
+        reader.skip();
     }
-    None
+    false
 }
 
 #[cfg(test)]

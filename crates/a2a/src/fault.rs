@@ -142,7 +142,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, status: StatusCode) -> Option<Fault>
     let problems = &mut Problems::default();
     let names = &["code", "message", "data"];
     object(reader, &Path::Root, problems, names, None, |field, reader, at, problems| match field {
-        "code" => number = reader.raw().and_then(|raw| raw.get().parse::<i64>().ok()),
+        "code" => number = reader.raw().and_then(|raw| raw.parse::<i64>().ok()),
         "message" => message = reader.string().map(|text| clean(&text)),
         _ if reader.kind() == Kind::Array => {
             array(reader, at, problems, DETAILS_MAX, |reader, at, problems| {

@@ -16,6 +16,7 @@
 pub mod capability;
 pub mod card;
 pub mod client;
+mod extent;
 mod fault;
 pub mod headers;
 mod instant;

@@ -1,16 +1,16 @@
 //! A walk over scanned JSON that reads fields by their A2A names and says which are wrong.
 //!
 //! Payloads are taken as the text that their author wrote, so this is a cursor over the text and
-//! not a tree. Nothing here trusts the scan for memory safety or termination: a broken document
-//! yields problems, never a panic.
+//! not a tree. The scan has seen the grammar, so it is not read again, here or by serde_json.
+//! Nothing trusts the scan for memory safety or termination: a broken document yields problems or
+//! pieces that are no JSON, never a panic.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use convoke_model::{FieldViolation, Json, limits};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
+use crate::extent::end_of_value;
 use crate::scan::plain_run;
 use crate::unescape::unescape;
 
@@ -76,7 +76,7 @@ pub(crate) enum Kind {
     Nothing,
 }
 
-/// A position in a document.
+/// A position in a document that the scan has accepted, or in a piece of one.
 pub(crate) struct Reader<'a> {
     text: &'a str,
     at: usize,
@@ -100,20 +100,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The next value as it is written; the cursor moves behind it.
-    pub(crate) fn raw(&mut self) -> Option<&'a RawValue> {
+    pub(crate) fn raw(&mut self) -> Option<&'a str> {
         self.peek();
-        let rest = self.text.get(self.at..)?;
-        let mut parser = serde_json::Deserializer::from_str(rest);
-        match <&RawValue>::deserialize(&mut parser) {
-            Ok(raw) => {
-                self.at += raw.get().len();
-                Some(raw)
-            }
-            Err(_) => {
-                self.at = self.text.len();
-                None
-            }
-        }
+        let end = end_of_value(self.text.as_bytes(), self.at);
+        let value = end.and_then(|end| self.text.get(self.at..end));
+        self.at = end.unwrap_or(self.text.len());
+        value
     }
 
     pub(crate) fn skip(&mut self) {
@@ -122,7 +114,7 @@ impl<'a> Reader<'a> {
 
     /// The next value, to be kept.
     pub(crate) fn json(&mut self) -> Option<Json> {
-        self.raw().map(Json::from_raw)
+        self.raw().map(Json::from_checked)
     }
 
     /// The next value if it is a string; the cursor moves behind the value either way.
@@ -136,7 +128,7 @@ impl<'a> Reader<'a> {
                 return rest.get(..length).map(Cow::Borrowed);
             }
         }
-        let text = self.raw()?.get();
+        let text = self.raw()?;
         text.strip_prefix('"')?.strip_suffix('"').map(unescape)
     }
 
@@ -207,7 +199,8 @@ pub(crate) fn object<'a>(
     debug_assert!(names.len() <= 32, "one bit for each name");
     let mut seen = 0_u32;
     while let Some(key) = reader.key() {
-        let Some(index) = names.iter().position(|name| names_field(&key, name)) else {
+        let exact = names.iter().position(|name| key == *name);
+        let Some(index) = exact.or_else(|| in_snake_case(&key, names)) else {
             if let Some(name) = names.iter().find(|name| resembles(&key, name)) {
                 problems.add(&Path::Field(at, name), "is misspelled; field names are exact");
                 reader.skip();
@@ -269,14 +262,15 @@ pub(crate) fn array<'a, T>(
     items
 }
 
-/// Whether `key` is `name`, which is in camelCase, or its snake_case.
-fn names_field(key: &str, name: &str) -> bool {
-    if key == name {
-        return true;
-    }
+/// Which of `names`, which are in camelCase, `key` is in snake_case.
+fn in_snake_case(key: &str, names: &[&str]) -> Option<usize> {
     if !key.contains('_') {
-        return false;
+        return None;
     }
+    names.iter().position(|name| is_snake_case(key, name))
+}
+
+fn is_snake_case(key: &str, name: &str) -> bool {
     let mut key = key.bytes();
     let matches = name.bytes().all(|letter| {
         let wanted = letter.to_ascii_lowercase();
@@ -315,7 +309,7 @@ mod tests {
             ("Parts", "parts", false, true),
             ("timestamp", "parts", false, false),
         ] {
-            assert_eq!(names_field(key, name), same, "{key}");
+            assert_eq!(key == name || in_snake_case(key, &[name]) == Some(0), same, "{key}");
             assert_eq!(resembles(key, name), close, "{key}");
         }
     }

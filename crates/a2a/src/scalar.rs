@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 
 use convoke_model::{IdError, Json, limits};
-use serde_json::value::RawValue;
 
 use crate::reader::{Kind, Path, Problems, Reader, array};
 use crate::unescape::unescape;
@@ -74,16 +73,16 @@ pub(crate) fn metadata(
         return None;
     }
     let raw = reader.raw()?;
-    if raw.get().len() > limits::METADATA_BYTES_MAX {
+    if raw.len() > limits::METADATA_BYTES_MAX {
         problems.add(at, format!("is larger than {} bytes", limits::METADATA_BYTES_MAX));
         return None;
     }
-    Some(Json::from_raw(raw))
+    Some(Json::from_checked(raw))
 }
 
 /// Reads `true` or `false`.
 pub(crate) fn boolean(reader: &mut Reader<'_>, at: &Path<'_>, problems: &mut Problems) -> bool {
-    match reader.raw().map(RawValue::get) {
+    match reader.raw() {
         Some("true") => true,
         Some("false") => false,
         _ => {
@@ -100,7 +99,7 @@ pub(crate) fn count(
     at: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<u32> {
-    let text = reader.raw().map(RawValue::get).unwrap_or_default();
+    let text = reader.raw().unwrap_or_default();
     let digits = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     let number = match digits.bytes().next() {
         Some(b'-' | b'0'..=b'9') => digits.parse::<f64>().ok(),
@@ -129,7 +128,7 @@ pub(crate) fn choice<T: Copy>(
     problems: &mut Problems,
     choices: &[(&str, &str, T)],
 ) -> Option<T> {
-    let text = reader.raw().map(RawValue::get).unwrap_or_default();
+    let text = reader.raw().unwrap_or_default();
     let name = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).map(unescape);
     let found = choices.iter().find(|(word, number, _)| match &name {
         Some(name) => name == word,

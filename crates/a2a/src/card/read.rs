@@ -197,7 +197,7 @@ fn own_schemas(reader: &mut Reader<'_>, at: &Path<'_>) -> Vec<Schemas> {
                 },
             );
             if let (Some(CAPABILITY_EXTENSION), Some(params)) = (uri.as_deref(), params) {
-                found = by_id(&mut Reader::new(params.get()), at);
+                found = by_id(&mut Reader::new(params), at);
             }
             None::<()>
         });

@@ -231,7 +231,7 @@ pub fn parse_response(
     if reader.kind() == Kind::Object {
         reader.enter();
         while let Some(key) = reader.key() {
-            let value = reader.raw().map(|raw| raw.get()).filter(|text| *text != "null");
+            let value = reader.raw().filter(|text| *text != "null");
             match &*key {
                 "id" => found = value,
                 "result" => result = value,
@@ -268,7 +268,7 @@ fn result(text: &str) -> Result<Answer, AnswerError> {
     if reader.kind() == Kind::Object {
         reader.enter();
         while let Some(key) = reader.key() {
-            let value = reader.raw().map(|raw| raw.get()).unwrap_or_default();
+            let value = reader.raw().unwrap_or_default();
             if matches!(&*key, "task" | "message") && value != "null" {
                 payloads.push((key == "task", value));
             }

@@ -202,7 +202,7 @@ fn envelope(text: &str) -> Result<Envelope<'_>, Rejection> {
             "jsonrpc" => version_is_2 = reader.string().as_deref() == Some("2.0"),
             "id" => {
                 let scalar = matches!(reader.kind(), Kind::String | Kind::Number | Kind::Null);
-                let raw = reader.raw().map(|raw| raw.get()).unwrap_or_default();
+                let raw = reader.raw().unwrap_or_default();
                 // Two more than the bound for the quotes.
                 if scalar && raw.len() <= limits::ID_BYTES_MAX + 2 {
                     id = Some(RequestIdJson(raw.into()));
@@ -212,7 +212,7 @@ fn envelope(text: &str) -> Result<Envelope<'_>, Rejection> {
             }
             "method" => method = reader.string(),
             "params" if reader.kind() == Kind::Null => reader.skip(),
-            "params" => params = reader.raw().map(|raw| raw.get()),
+            "params" => params = reader.raw(),
             other => {
                 // A reader that ignores case would take it for the real one.
                 misspelled = NAMES.iter().find(|name| name.eq_ignore_ascii_case(other));
