@@ -23,7 +23,11 @@ pub(crate) async fn run(options: Serve, paint: Paint) -> Result<(), Failure> {
     let shutdown = signals::shutdown(options.until_stdin_ends);
     let serve = ServeOptions { dev: options.dev, shutdown };
     convoke::serve::run(&options.config, host, serve).await.map_err(|error| {
-        let code = if error.is_configuration() { Code::Usage } else { Code::Failure };
+        let code = match error.exit_code() {
+            2 => Code::Usage,
+            10 => Code::NoIdentity,
+            _ => Code::Failure,
+        };
         Failure::new(code, chain(&error))
     })
 }

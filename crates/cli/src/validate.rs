@@ -17,12 +17,22 @@ pub(crate) fn run(options: &Validate, paint: Paint) -> Result<(), Failure> {
         let mut warnings = Vec::new();
         let mut policy = None;
         match Config::load(path) {
-            Err(error) => problems.extend(error.problems.iter().map(ToString::to_string)),
+            Err(error) => {
+                problems.extend(error.problems.iter().map(|problem| Wrong {
+                    path: Some(problem.path.clone()).filter(|path| !path.is_empty()),
+                    line: problem.line,
+                    column: problem.column,
+                    message: problem.to_string(),
+                }));
+                if error.unlisted > 0 {
+                    problems.push(Wrong::of(format!("and {} more problems", error.unlisted)));
+                }
+            }
             Ok(config) => {
                 warnings.extend(config.warnings().iter().map(ToString::to_string));
                 match load_policy(&config) {
                     Ok(loaded) => policy = Some(loaded.revision().0.to_string()),
-                    Err(error) => problems.push(chain(&error)),
+                    Err(error) => problems.push(Wrong::of(chain(&error))),
                 }
             }
         }
@@ -38,20 +48,47 @@ pub(crate) fn run(options: &Validate, paint: Paint) -> Result<(), Failure> {
             say(format!("{} {name}: {}", paint.bold("warning:"), plain(warning)));
         }
         for problem in &problems {
-            say(format!("{} {name}: {}", paint.bad("error:"), plain(problem)));
+            say(format!(
+                "{} {name}{}: {}",
+                paint.bad("error:"),
+                problem.place(),
+                plain(&problem.message)
+            ));
         }
         if let Some(revision) = policy.filter(|_| problems.is_empty()) {
             say(format!("{} {name}, policy {revision}", paint.good("valid:")));
         }
     }
     if options.json {
-        let text = serde_json::to_string_pretty(&reports)
-            .map_err(|error| Failure::new(Code::Failure, error))?;
-        std::io::Write::write_all(&mut std::io::stdout(), format!("{text}\n").as_bytes())?;
+        let text = format!("{}\n", serde_json::Value::from(reports));
+        std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
     }
     match wrong {
         0 => Ok(()),
         1 => Err(Failure::new(Code::Usage, "one configuration is wrong")),
         many => Err(Failure::new(Code::Usage, format_args!("{many} configurations are wrong"))),
+    }
+}
+
+/// One thing that is wrong with a configuration or its policy.
+#[derive(serde::Serialize)]
+struct Wrong {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
+    message: String,
+}
+
+impl Wrong {
+    fn of(message: String) -> Self {
+        Self { path: None, line: None, column: None, message }
+    }
+
+    /// `:LINE:COLUMN`, as far as they are known.
+    fn place(&self) -> String {
+        [self.line, self.column].iter().flatten().map(|number| format!(":{number}")).collect()
     }
 }

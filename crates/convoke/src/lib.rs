@@ -36,7 +36,7 @@ pub use convoke_identity as identity;
 pub use convoke_macros::agent;
 pub use convoke_model::{
     Caller, CapabilityName, Fault, FaultCode, FieldViolation, Json, Principal, SpiffeId,
-    SpiffeIdError, TrustDomain, TrustLevel, chain, limits,
+    SpiffeIdError, TrustDomain, TrustLevel, UnixMillis, chain, limits,
 };
 
 #[cfg(feature = "serve")]

@@ -26,10 +26,19 @@ pub struct ServeOptions {
 ///
 /// The program takes one argument, the configuration's path, by default `config.yaml`.
 pub fn main<A: Agent>(agent: A) -> ExitCode {
-    let config = std::env::args_os().nth(1).unwrap_or_else(|| "config.yaml".into());
+    let mut arguments = std::env::args_os().skip(1);
+    let config = arguments.next().unwrap_or_else(|| "config.yaml".into());
+    let usage = || say(format_args!("usage: {} [CONFIG, by default config.yaml]", program()));
     if config == "--help" || config == "-h" {
-        say(format_args!("usage: {} [CONFIG, by default config.yaml]", program()));
+        usage();
         return ExitCode::SUCCESS;
+    }
+    let looks_like_an_option = config.as_encoded_bytes().starts_with(b"-");
+    let unknown = if looks_like_an_option { Some(config.clone()) } else { arguments.next() };
+    if let Some(unknown) = unknown {
+        say(format_args!("error: unknown argument `{}`", unknown.to_string_lossy()));
+        usage();
+        return ExitCode::from(2);
     }
     let ran = Host::new(agent).map_err(ServeError::Agent).and_then(|host| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -42,7 +51,7 @@ pub fn main<A: Agent>(agent: A) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("error: {}", convoke_model::chain(&error)));
-            ExitCode::from(if error.is_configuration() { 2 } else { 1 })
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -129,6 +138,17 @@ pub enum ServeError {
 }
 
 impl ServeError {
+    /// The exit status that says the same: 2 for what is cured in the configuration, 10 for want
+    /// of an identity, 1 for everything else.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Start(StartError::Identity(_)) => 10,
+            other if other.is_configuration() => 2,
+            _ => 1,
+        }
+    }
+
     /// Whether the cure is in the configuration or the files that it names.
     #[must_use]
     pub fn is_configuration(&self) -> bool {

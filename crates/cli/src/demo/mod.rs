@@ -38,8 +38,7 @@ pub(crate) async fn run(options: Demo, paint: Paint) -> Result<(), Failure> {
     let text = options.text.as_deref().map(input::text).transpose()?;
     let dir = directory()?;
     say(format!(
-        "{} two agents that prove who they are to each other, over mutual TLS, under their own \
-         policies\n",
+        "{} two agents that prove who they are, over mutual TLS, each under its own policy\n",
         paint.bold("convoke demo:")
     ));
     let mut stage = Stage { processes: Vec::new() };
@@ -85,12 +84,12 @@ impl Stage {
         let client = Arc::new(connect(&socket, own.clone()).await?);
         say(format!("  {:<13} {}\n", "you", paint.name(own.as_str())));
         say(format!(
-            "Each line below is a record of the callee's audit log: the caller as its certificate \
-             proves it, the callee\n(both within {}), what was asked, and which rule decided.\n",
+            "Each line below is a record of an audit log: the caller as its certificate proves it,\n\
+             the callee (both within {}), what was asked, and which rule decided.\n",
             domain.uri()
         ));
 
-        let trail = vec![dir.join("worker.audit.jsonl"), dir.join("orchestrator.audit.jsonl")];
+        let trail = vec![dir.join("orchestrator.audit.jsonl"), dir.join("worker.audit.jsonl")];
         let mut scene =
             Scene { number: 0, trail: Trail::new(trail, domain.uri(), paint), client, paint };
 
@@ -153,7 +152,8 @@ impl Stage {
         let pid = process.pid();
         self.processes.push(process);
         ready?;
-        say(row(paint, "issuer", &format!("spiffe://{domain}"), path(&socket)?, pid));
+        let name = format!("{domain}.sock");
+        say(row(paint, "issuer", &format!("spiffe://{domain}"), &name, pid));
         Ok(socket)
     }
 

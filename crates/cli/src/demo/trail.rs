@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use convoke::UnixMillis;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +18,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// written within 10 ms of a decision.
 const SILENT_FOR: Duration = Duration::from_millis(40);
 
+/// How long after its decision a record is surely written.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(25);
+
 /// Columns for caller and agent.
-const WHO_WIDTH: usize = 33;
+const WHO_WIDTH: usize = 32;
 
 /// Audit logs that are read as they grow.
 pub(crate) struct Trail {
@@ -44,22 +48,27 @@ impl Trail {
     /// Says decisions until `done` is cancelled and the logs have been silent for a moment.
     pub(crate) async fn follow(&mut self, done: &CancellationToken) -> std::io::Result<()> {
         let mut silent = Duration::ZERO;
+        let mut lines: Vec<Value> = Vec::new();
         loop {
-            let mut lines = Vec::new();
+            let known = lines.len();
             for log in &mut self.logs {
                 log.grown(&mut lines)?;
             }
+            silent = if lines.len() > known { Duration::ZERO } else { silent + LOOK_EVERY };
+            let over = done.is_cancelled() && silent >= SILENT_FOR;
+            // A cause is decided before its effect but may be written after it, so a line waits
+            // until no earlier one can come. Of the same millisecond the first log's come first.
             lines.sort_by(|a, b| a["timestamp"].as_str().cmp(&b["timestamp"].as_str()));
-            for line in &lines {
-                say(self.sentence(line));
+            let settled = before(WRITTEN_WITHIN);
+            let ready = match over {
+                true => lines.len(),
+                false => lines.partition_point(|line| line["timestamp"].as_str() < Some(&settled)),
+            };
+            for line in lines.drain(..ready) {
+                say(self.sentence(&line));
             }
-            if !lines.is_empty() {
-                silent = Duration::ZERO;
-            } else if done.is_cancelled() {
-                silent += LOOK_EVERY;
-                if silent >= SILENT_FOR {
-                    return Ok(());
-                }
+            if over {
+                return Ok(());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -71,7 +80,12 @@ impl Trail {
             true => self.paint.good("allowed"),
             false => self.paint.bad("refused"),
         };
-        let by = match (text("rule"), text("detail")) {
+        // Every rule is below `data`.
+        let rule = text("rule").map(|rule| match rule.strip_prefix("data.") {
+            Some(short) => short.to_owned(),
+            None => rule,
+        });
+        let by = match (rule, text("detail")) {
             (Some(rule), Some(detail)) => format!("{rule}: {detail}"),
             (Some(rule), None) => rule,
             (None, _) => text("reason").unwrap_or_default(),
@@ -91,6 +105,13 @@ impl Trail {
     fn short(&self, id: &str) -> String {
         id.strip_prefix(&self.domain).unwrap_or(id).to_owned()
     }
+}
+
+/// The timestamp of the instant `ago`.
+fn before(ago: Duration) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let then = now.saturating_sub(ago).as_millis();
+    UnixMillis(u64::try_from(then).unwrap_or(u64::MAX)).to_string()
 }
 
 impl Log {
