@@ -106,9 +106,9 @@ pub(crate) fn write(out: &mut Vec<u8>, fault: &Fault) {
     info.string("domain", domain(fault.code));
     if !fault.metadata.is_empty() {
         let mut metadata = Object::begin(info.key("metadata"));
-        for (index, (key, value)) in fault.metadata.iter().enumerate() {
+        for (index, &(key, ref value)) in fault.metadata.iter().enumerate() {
             // Later facts of the same name would make a duplicate key.
-            if !fault.metadata[..index].iter().any(|(before, _)| before == key) {
+            if !fault.metadata[..index].iter().any(|(before, _)| *before == key) {
                 metadata.string(key, value);
             }
         }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::scan::plain_run;
+
 /// The value of four hexadecimal digits at `at`, if there are four.
 pub(crate) fn hex4(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk::<4>()?.iter().try_fold(0, |unit: u16, &byte| {
@@ -60,29 +62,26 @@ fn one(escape: &str) -> (Option<char>, usize) {
 /// Writes `text` as a JSON string with its quotes; only what has to be escaped is.
 pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bytes = text.as_bytes();
     out.push(b'"');
-    let mut from = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&bytes[from..at]);
-        from = at + 1;
-        match byte {
+    let mut rest = text.as_bytes();
+    // What ends a plain run is what has to be escaped.
+    while let Some((plain, [byte, behind @ ..])) = rest.split_at_checked(plain_run(rest)) {
+        out.extend_from_slice(plain);
+        rest = behind;
+        match *byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
-            _ => {
+            byte => {
                 out.extend_from_slice(b"\\u00");
                 out.push(HEX[usize::from(byte >> 4)]);
                 out.push(HEX[usize::from(byte & 15)]);
             }
         }
     }
-    out.extend_from_slice(&bytes[from..]);
+    out.extend_from_slice(rest);
     out.push(b'"');
 }
 

@@ -199,7 +199,7 @@ fn write_capabilities(out: &mut Vec<u8>, skills: &[Skill]) {
     let mut params = Object::begin(extension.key("params"));
     let mut by_id = Object::begin(params.key("capabilities"));
     for skill in skills {
-        let mut entry = Object::begin(by_id.key(skill.name.as_str()));
+        let mut entry = Object::begin(by_id.foreign_key(skill.name.as_str()));
         entry.json("inputSchema", Some(&skill.input_schema));
         entry.json("outputSchema", skill.output_schema.as_ref());
         if skill.ephemeral {

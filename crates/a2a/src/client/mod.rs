@@ -131,7 +131,7 @@ pub fn build_send(
 /// The request that sends any message.
 #[must_use]
 pub fn build_message(send: &SendMessage, id: &RequestIdJson) -> (HeaderMap, Bytes) {
-    let body = request("SendMessage", id, 1024, |out| {
+    let body = request("SendMessage", id, 256 + write::message_bytes(&send.message), |out| {
         let mut request = Object::begin(out);
         request.optional("tenant", send.tenant.as_deref());
         write::message(request.key("message"), &send.message);

@@ -124,7 +124,7 @@ pub fn decode(headers: &HeaderMap, query: Option<&str>, body: &Bytes) -> Result<
 /// The answer of an operation that ended in a task: wrapped for `SendMessage`, bare otherwise.
 #[must_use]
 pub fn encode_task(id: &RequestIdJson, kind: OperationKind, task: &Task) -> Bytes {
-    result(id, 1024, |out| match kind {
+    result(id, write::task_bytes(task), |out| match kind {
         OperationKind::SendMessage => {
             let mut payload = Object::begin(out);
             write::task(payload.key("task"), task);
@@ -137,7 +137,7 @@ pub fn encode_task(id: &RequestIdJson, kind: OperationKind, task: &Task) -> Byte
 /// The answer of a `SendMessage` that ended in a message.
 #[must_use]
 pub fn encode_message(id: &RequestIdJson, message: &Message) -> Bytes {
-    result(id, 512, |out| {
+    result(id, write::message_bytes(message), |out| {
         let mut payload = Object::begin(out);
         write::message(payload.key("message"), message);
         payload.end();
@@ -156,8 +156,9 @@ pub fn encode_fault(id: Option<&RequestIdJson>, fault: &Fault) -> Bytes {
     out.into()
 }
 
-fn result(id: &RequestIdJson, capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-    let mut out = Vec::with_capacity(capacity);
+fn result(id: &RequestIdJson, payload_bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    const FRAME_BYTES: usize = 64;
+    let mut out = Vec::with_capacity(FRAME_BYTES + id.as_str().len() + payload_bytes);
     let mut response = Object::begin(&mut out);
     response.string("jsonrpc", "2.0");
     response.word("id", id.as_str());
