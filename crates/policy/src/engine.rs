@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use convoke_model::{Reason, Revision, UnixMillis};
+use convoke_model::{Json, Reason, Revision, UnixMillis};
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, LimitError, Value};
 
 use crate::Question;
+use crate::field::{Field, Fields};
 use crate::input::Inputs;
+use crate::memo::{Memo, Recalled};
 use crate::said::{Said, tidy};
 
 /// Most engines that one thread keeps; the one that was asked longest ago makes room.
@@ -40,8 +42,10 @@ pub(crate) struct Program {
     pub(crate) rule: Arc<str>,
     /// The full name of the rule that gives the reason beside `allow`.
     pub(crate) reason_rule: Option<String>,
-    /// Whether the policy can see `input.request.params`.
-    pub(crate) reads_params: bool,
+    /// The fields of the input document that the policy can see; the others are not built.
+    pub(crate) reads: Fields,
+    /// Whether equal fields always have equal answers.
+    pub(crate) pure: bool,
     /// See [`crate::PolicyOptions::time_max`].
     pub(crate) time_max: Duration,
     /// See [`crate::PolicyOptions::input_bytes_max`].
@@ -71,6 +75,11 @@ thread_local! {
     static DROPS_SEEN: Cell<u64> = const { Cell::new(0) };
 }
 
+#[cfg(test)]
+thread_local! {
+    static EVALUATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
 /// An engine that waits on its thread for the next question.
 struct Kept {
     id: u64,
@@ -78,10 +87,12 @@ struct Kept {
     worker: Box<Worker>,
 }
 
-/// One thread's own copy of a policy, and the constant parts of its inputs.
+/// One thread's own copy of a policy, and what it keeps from question to question.
 struct Worker {
     engine: Engine,
     inputs: Inputs,
+    /// `None` if each question has to be evaluated.
+    memo: Option<Memo>,
     /// The instant that `time.now_ns` gives, in nanoseconds since 1970.
     now_ns: Arc<AtomicI64>,
     // The thread's own copies: a count that all threads change would be contended.
@@ -98,20 +109,24 @@ pub(crate) fn decide(
     // The worker is taken out of the thread's store while it is asked and put back only after a
     // clean evaluation. So one that failed or panicked, whose state nobody can vouch for, is
     // never asked again.
-    let mut worker = match take(program) {
-        Some(worker) => worker,
+    let mut kept = match take(program) {
+        Some(kept) => kept,
         None => match Worker::load(program) {
-            Ok(worker) => Box::new(worker),
+            Ok(worker) => Kept {
+                id: program.id.0,
+                program: Arc::downgrade(program),
+                worker: Box::new(worker),
+            },
             Err(said) => {
                 let reason = Reason::Error(said.in_file(&program.name));
                 return (reason, program.rule.clone(), program.revision.clone());
             }
         },
     };
-    let (rule, revision) = (worker.rule.clone(), worker.revision.clone());
-    let reason = match worker.ask(program, question, monotonic) {
+    let (rule, revision) = (kept.worker.rule.clone(), kept.worker.revision.clone());
+    let reason = match kept.worker.ask(program, question, monotonic) {
         Ok(reason) => {
-            keep(program, worker);
+            keep(kept);
             reason
         }
         Err(reason) => reason,
@@ -140,7 +155,8 @@ impl Worker {
         engine.compile_with_entrypoint(&program.rule).map_err(|error| Said::of(&error))?;
         Ok(Self {
             engine,
-            inputs: Inputs::new(),
+            inputs: Inputs::new(program.reads),
+            memo: if program.pure { Memo::of(program.reads) } else { None },
             now_ns,
             rule: Arc::from(&*program.rule),
             revision: Revision(Arc::from(&*program.revision.0)),
@@ -154,10 +170,33 @@ impl Worker {
         question: &Question<'_>,
         monotonic: &dyn Fn() -> Duration,
     ) -> Result<Reason, Reason> {
-        let params = if program.reads_params { question.params } else { None };
+        let params = if program.reads.has(Field::Params) { question.params } else { None };
+        // Before the memo, because the size is of all texts and the memo knows the readable alone.
         if question.document_bytes(params) > program.input_bytes_max {
             return Ok(Reason::InputTooLarge);
         }
+        let key = match self.memo.as_mut().map(|memo| memo.recall(question)) {
+            Some(Recalled::Known(reason)) => return Ok(reason),
+            Some(Recalled::Unknown(key)) => Some(key),
+            Some(Recalled::TooLong) | None => None,
+        };
+        let reason = self.evaluate(program, question, params, monotonic)?;
+        if let (Some(memo), Some(key)) = (&mut self.memo, key) {
+            memo.keep(key, &reason);
+        }
+        Ok(reason)
+    }
+
+    /// Asks the engine. `Err` is as in [`Worker::ask`].
+    fn evaluate(
+        &mut self,
+        program: &Program,
+        question: &Question<'_>,
+        params: Option<&Json>,
+        monotonic: &dyn Fn() -> Duration,
+    ) -> Result<Reason, Reason> {
+        #[cfg(test)]
+        EVALUATIONS.set(EVALUATIONS.get() + 1);
         let input = match self.inputs.document(question, params) {
             Ok(input) => input,
             Err(said) => return Ok(Reason::Error(format!("request.params: {}", said.message))),
@@ -169,15 +208,18 @@ impl Worker {
         // The engine panics on some numbers. That is a refusal like its other errors, so that it is
         // put on record; this worker is dropped, whatever the panic left of it.
         let answer =
-            catch_unwind(AssertUnwindSafe(|| self.evaluate(program))).unwrap_or_else(|_panic| {
+            catch_unwind(AssertUnwindSafe(|| self.answer(program))).unwrap_or_else(|_panic| {
                 let message = "the policy engine broke off".to_owned();
                 Err(Failure::Other(Said { at: (0, 0), message }))
             });
         // `print` in a policy has nowhere to go; kept, its lines would pile up.
         let printed = self.engine.take_prints();
         let over = monotonic().saturating_sub(began) > program.time_max;
-        // The document may hold megabytes of parameters, and the thread may not be asked again.
-        self.engine.set_input(Value::Undefined);
+        // Parameters may be megabytes, and the thread may not be asked again. What else a document
+        // holds is small, and the next one takes its place.
+        if params.is_some() {
+            self.engine.set_input(Value::Undefined);
+        }
         match (answer, printed) {
             (Err(Failure::Time), _) => Err(Reason::OverTime),
             (Err(Failure::Other(_)), _) if over => Err(Reason::OverTime),
@@ -188,14 +230,14 @@ impl Worker {
         }
     }
 
-    fn evaluate(&mut self, program: &Program) -> Result<Reason, Failure> {
+    fn answer(&mut self, program: &Program) -> Result<Reason, Failure> {
         let value = self.rule_value(&program.rule)?;
         if program.ask == Ask::Decision {
             return Ok(match value {
                 Value::Undefined => Reason::Undefined,
                 Value::Object(fields) => {
-                    let text = fields.get(&self.inputs.keys.reason).and_then(string);
-                    match fields.get(&self.inputs.keys.allow) {
+                    let text = fields.get(&self.inputs.reason).and_then(string);
+                    match fields.get(&self.inputs.allow) {
                         Some(Value::Bool(true)) => Reason::Allowed(text),
                         Some(Value::Bool(false)) => Reason::Denied(text),
                         _ => Reason::NotADecision,
@@ -244,7 +286,7 @@ pub(crate) fn new_engine(v0: bool) -> Engine {
 
 /// Takes the program's worker out of this thread's store. Forgets the engines of dropped programs
 /// on the way, if any program has been dropped.
-fn take(program: &Program) -> Option<Box<Worker>> {
+fn take(program: &Program) -> Option<Kept> {
     ENGINES
         .try_with(|engines| {
             let mut engines = engines.borrow_mut();
@@ -253,15 +295,14 @@ fn take(program: &Program) -> Option<Box<Worker>> {
                 engines.retain(|kept| kept.program.strong_count() > 0);
             }
             let at = engines.iter().rposition(|kept| kept.id == program.id.0)?;
-            Some(engines.remove(at).worker)
+            Some(engines.remove(at))
         })
         // A thread that is ending keeps nothing; it still gets its answer, from a fresh engine.
         .unwrap_or(None)
 }
 
 /// Puts a worker back as the one that was asked last.
-fn keep(program: &Arc<Program>, worker: Box<Worker>) {
-    let kept = Kept { id: program.id.0, program: Arc::downgrade(program), worker };
+fn keep(kept: Kept) {
     let dropped = ENGINES.try_with(|engines| {
         let mut engines = engines.borrow_mut();
         let oldest = (engines.len() >= ENGINES_PER_THREAD_MAX).then(|| engines.remove(0));
@@ -298,4 +339,10 @@ fn string(value: &Value) -> Option<String> {
 #[cfg(test)]
 pub(crate) fn engines_kept() -> usize {
     ENGINES.with_borrow(Vec::len)
+}
+
+/// How often this thread has asked an engine.
+#[cfg(test)]
+pub(crate) fn evaluations() -> u64 {
+    EVALUATIONS.get()
 }

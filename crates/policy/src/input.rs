@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use convoke_model::{Caller, Json, OperationKind, SpiffeId, UnixMillis};
 use regorus::Value;
 
+use crate::field::{Field, Fields};
 use crate::said::Said;
 
 /// Everything that a policy may know about one operation.
@@ -53,8 +54,9 @@ pub struct Question<'a> {
 const FIXED_BYTES: usize = 640;
 
 impl Question<'_> {
-    /// The size of the document with `params`, in bytes of its JSON text, before any of it is
-    /// built. Escapes are not counted, the fixed part is rounded up.
+    /// The size of the whole document with `params`, in bytes of its JSON text, before any of it is
+    /// built. Escapes are not counted, the fixed part is rounded up. A policy that reads less is
+    /// given less, so that what fits depends on the question and `params` alone.
     pub(crate) fn document_bytes(&self, params: Option<&Json>) -> usize {
         let caller = match self.caller {
             // The ID stands in the document twice, its domain and path once each.
@@ -78,57 +80,56 @@ impl Question<'_> {
     }
 }
 
-/// Builds documents on one thread from parts that are made once.
+/// Builds one policy's documents on one thread, from parts that are made anew only when they
+/// change: callers, agents and methods mostly come again.
 pub(crate) struct Inputs {
-    pub(crate) keys: Keys,
-    delegation: Value,
-    operations: [(OperationKind, Value); 3],
-    /// The agent that was asked last; a thread mostly serves the same one.
-    agent: Option<Agent>,
-    /// The protocol that was spoken last.
-    protocol: Value,
+    /// The keys of a decision object.
+    pub(crate) allow: Value,
+    pub(crate) reason: Value,
+    entries: Vec<(Value, Part)>,
 }
 
-struct Agent {
-    id: SpiffeId,
-    name: Box<str>,
-    id_value: Value,
-    document: Value,
+/// What stands at a key of the document itself.
+enum Part {
+    Leaf(Leaf),
+    Section(Section),
 }
 
-macro_rules! keys {
-    ($($name:ident)*) => {
-        /// The document's keys as values; a clone is a count, not an allocation.
-        pub(crate) struct Keys {
-            $(pub(crate) $name: Value,)*
-        }
-
-        impl Keys {
-            fn new() -> Self {
-                Self { $($name: Value::from(stringify!($name)),)* }
-            }
-        }
-    };
+struct Section {
+    leaves: Vec<Leaf>,
+    /// The last object, unless it held parameters.
+    built: Option<Value>,
 }
 
-keys! {
-    action agent allow app callee_spiffe_id caller caller_spiffe_id chain context context_id
-    delegation depth method name operation params path protocol reason remote_addr request
-    request_id resource_spiffe_id scope spiffe_id task_id tenant timestamp trust_domain trust_level
+struct Leaf {
+    field: Field,
+    key: Value,
+    /// The last value, undefined if it was not known.
+    value: Value,
 }
 
 impl Inputs {
-    pub(crate) fn new() -> Self {
-        let keys = Keys::new();
-        let nothing = || Value::from(Vec::new());
-        let delegation = object([
-            (&keys.chain, nothing()),
-            (&keys.depth, Value::from(0_u64)),
-            (&keys.scope, nothing()),
-        ]);
-        let kinds = [OperationKind::SendMessage, OperationKind::GetTask, OperationKind::CancelTask];
-        let operations = kinds.map(|kind| (kind, Value::from(kind.as_str())));
-        Self { keys, delegation, operations, agent: None, protocol: Value::from("") }
+    /// Documents of these fields alone. A section is there if one of its fields is.
+    pub(crate) fn new(fields: Fields) -> Self {
+        let mut entries: Vec<(Value, Part)> = Vec::new();
+        // The fields of a section follow each other.
+        let mut last_section = "";
+        for field in fields.iter() {
+            let (section, name) = field.place();
+            let leaf = Leaf::new(field, name);
+            match entries.last_mut() {
+                _ if section.is_empty() => entries.push((leaf.key.clone(), Part::Leaf(leaf))),
+                Some((_, Part::Section(known))) if section == last_section => {
+                    known.leaves.push(leaf);
+                }
+                _ => {
+                    let part = Part::Section(Section { leaves: vec![leaf], built: None });
+                    entries.push((Value::from(section), part));
+                }
+            }
+            last_section = section;
+        }
+        Self { allow: Value::from("allow"), reason: Value::from("reason"), entries }
     }
 
     /// The document of `question`, with `params` as its parameters.
@@ -141,116 +142,87 @@ impl Inputs {
         question: &Question<'_>,
         params: Option<&Json>,
     ) -> Result<Value, Said> {
-        let params = params
+        let mut params = params
             .map(|json| Value::from_json_str(json.get()))
             .transpose()
             .map_err(|error| Said::of(&error))?;
-        let operation = self.operation(question.operation);
-        let protocol = self.protocol(question.protocol);
-        let (agent, agent_id) = self.agent(question);
-        let keys = &self.keys;
-        let method = Value::from(question.method);
-
-        let (caller, caller_id) = caller(keys, question.caller);
-        let request = object(
-            [
-                (&keys.method, method.clone()),
-                (&keys.operation, operation),
-                (&keys.protocol, protocol),
-                (&keys.timestamp, Value::from(question.at.to_string())),
-            ]
-            .into_iter()
-            .chain(params.map(|params| (&keys.params, params))),
-        );
-        let context = object(
-            [
-                (&keys.remote_addr, Value::from(question.remote_addr)),
-                (&keys.request_id, Value::from(question.request_id)),
-            ]
-            .into_iter()
-            .chain(question.task_id.map(|id| (&keys.task_id, Value::from(id))))
-            .chain(question.context_id.map(|id| (&keys.context_id, Value::from(id)))),
-        );
-        Ok(object(
-            [
-                (&keys.action, method),
-                (&keys.agent, agent),
-                (&keys.callee_spiffe_id, agent_id.clone()),
-                (&keys.caller, caller),
-                (&keys.context, context),
-                (&keys.delegation, self.delegation.clone()),
-                (&keys.request, request),
-                (&keys.resource_spiffe_id, agent_id),
-            ]
-            .into_iter()
-            .chain(caller_id.map(|id| (&keys.caller_spiffe_id, id))),
-        ))
-    }
-
-    fn operation(&self, kind: OperationKind) -> Value {
-        match self.operations.iter().find(|(known, _)| *known == kind) {
-            Some((_, value)) => value.clone(),
-            None => Value::from(kind.as_str()),
-        }
-    }
-
-    fn protocol(&mut self, protocol: &str) -> Value {
-        if !matches!(&self.protocol, Value::String(known) if **known == *protocol) {
-            self.protocol = Value::from(protocol);
-        }
-        self.protocol.clone()
-    }
-
-    /// The agent's part of the document, and its ID.
-    fn agent(&mut self, question: &Question<'_>) -> (Value, Value) {
-        if let Some(known) = &self.agent
-            && known.id == *question.agent
-            && *known.name == *question.agent_name
-        {
-            return (known.document.clone(), known.id_value.clone());
-        }
-        let keys = &self.keys;
-        let id_value = Value::from(question.agent.as_str());
-        let document = object([
-            (&keys.name, Value::from(question.agent_name)),
-            (&keys.spiffe_id, id_value.clone()),
-            (&keys.trust_domain, Value::from(question.agent.trust_domain_str())),
-        ]);
-        self.agent = Some(Agent {
-            id: question.agent.clone(),
-            name: question.agent_name.into(),
-            id_value: id_value.clone(),
-            document: document.clone(),
+        let entries = self.entries.iter_mut().map(|(key, part)| {
+            let value = match part {
+                Part::Leaf(leaf) => {
+                    leaf.follow(question);
+                    leaf.value.clone()
+                }
+                Part::Section(section) => section.follow(question, &mut params),
+            };
+            (key.clone(), value)
         });
-        (document, id_value)
+        Ok(object(entries))
     }
 }
 
-/// The caller's part of the document, and the caller's ID if there is one.
-fn caller(keys: &Keys, caller: &Caller) -> (Value, Option<Value>) {
-    let Caller::Principal(principal) = caller else {
-        return (Value::new_object(), None);
-    };
-    let id = Value::from(principal.spiffe_id.as_str());
-    let app =
-        (!principal.app.is_empty()).then(|| (&keys.app, Value::String(principal.app.clone())));
-    let document = object(
-        [
-            (&keys.path, Value::from(principal.spiffe_id.path())),
-            (&keys.spiffe_id, id.clone()),
-            (&keys.tenant, Value::String(principal.tenant.clone())),
-            (&keys.trust_domain, Value::from(principal.spiffe_id.trust_domain_str())),
-            (&keys.trust_level, Value::from(principal.trust_level.as_str())),
-        ]
-        .into_iter()
-        .chain(app),
-    );
-    (document, Some(id))
+impl Section {
+    fn follow(&mut self, question: &Question<'_>, params: &mut Option<Value>) -> Value {
+        let mut is_same = true;
+        let mut holds_params = false;
+        for leaf in &mut self.leaves {
+            is_same &= leaf.follow(question);
+            holds_params |= leaf.field == Field::Params;
+        }
+        if let (Some(built), true) = (&self.built, is_same) {
+            return built.clone();
+        }
+        let built = object(self.leaves.iter().map(|leaf| {
+            let value = match leaf.field {
+                Field::Params => params.take().unwrap_or(Value::Undefined),
+                _ => leaf.value.clone(),
+            };
+            (leaf.key.clone(), value)
+        }));
+        // Parameters are as large as a caller likes: nothing here keeps them alive.
+        self.built = (!holds_params).then(|| built.clone());
+        built
+    }
 }
 
-fn object<'a>(fields: impl IntoIterator<Item = (&'a Value, Value)>) -> Value {
+impl Leaf {
+    fn new(field: Field, name: &'static str) -> Self {
+        let nothing = || Value::from(Vec::new());
+        let value = match field {
+            Field::Delegation => object(
+                [("chain", nothing()), ("depth", Value::from(0_u64)), ("scope", nothing())]
+                    .map(|(key, value)| (Value::from(key), value)),
+            ),
+            _ => Value::Undefined,
+        };
+        Self { field, key: Value::from(name), value }
+    }
+
+    /// Takes the value that `question` has. Whether it is the same as before.
+    fn follow(&mut self, question: &Question<'_>) -> bool {
+        match self.field {
+            Field::Params | Field::Delegation => true,
+            Field::Timestamp => self.take(Some(&question.at.to_string())),
+            field => self.take(field.text(question)),
+        }
+    }
+
+    fn take(&mut self, text: Option<&str>) -> bool {
+        let is_same = match (&self.value, text) {
+            (Value::String(known), Some(text)) => **known == *text,
+            (Value::Undefined, None) => true,
+            _ => false,
+        };
+        if !is_same {
+            self.value = text.map_or(Value::Undefined, Value::from);
+        }
+        is_same
+    }
+}
+
+/// An object of what is known.
+fn object(fields: impl IntoIterator<Item = (Value, Value)>) -> Value {
     let fields: BTreeMap<Value, Value> =
-        fields.into_iter().map(|(key, value)| (key.clone(), value)).collect();
+        fields.into_iter().filter(|(_, value)| !matches!(value, Value::Undefined)).collect();
     Value::from(fields)
 }
 
@@ -259,9 +231,13 @@ mod tests {
     use super::*;
     use crate::fixture::Ask;
 
+    fn whole() -> Inputs {
+        Inputs::new(Fields::under(&[]))
+    }
+
     fn check(ask: &Ask<'_>, expected: &str) {
         let built = ask.with(|question| {
-            let mut inputs = Inputs::new();
+            let mut inputs = whole();
             let built = inputs.document(question, question.params).unwrap();
             // The parts that are kept give the same document the second time.
             assert_eq!(inputs.document(question, question.params).unwrap(), built);
@@ -350,7 +326,7 @@ mod tests {
 
     #[test]
     fn parts_that_are_kept_follow_the_question() {
-        let mut inputs = Inputs::new();
+        let mut inputs = whole();
         Ask::default().with(|question| {
             inputs.document(question, None).unwrap();
             let other = SpiffeId::parse("spiffe://example.org/other").unwrap();
@@ -363,12 +339,53 @@ mod tests {
             };
             assert_eq!(
                 inputs.document(&next, None).unwrap(),
-                Inputs::new().document(&next, None).unwrap()
+                whole().document(&next, None).unwrap()
             );
             let document = inputs.document(&next, None).unwrap();
             assert_eq!(document["agent"]["name"], Value::from("Other"));
             assert_eq!(document["request"]["protocol"], Value::from("a2a/0.3"));
             assert_eq!(document["request"]["operation"], Value::from("CancelTask"));
+        });
+    }
+
+    #[test]
+    fn what_is_not_read_is_not_built() {
+        let check = |ask: &Ask<'_>, paths: &[&[&str]], expected: &str| {
+            let mut fields = Fields::default();
+            for path in paths {
+                fields.add(Fields::under(path));
+            }
+            let built = ask
+                .with(|question| Inputs::new(fields).document(question, question.params).unwrap());
+            assert_eq!(built, Value::from_json_str(expected).unwrap(), "{paths:?}");
+        };
+        let ask = Ask::default();
+        check(&ask, &[], "{}");
+        check(&ask, &[&["action"]], r#"{"action": "count_words"}"#);
+        check(&ask, &[&["request", "params"]], r#"{"request": {"params": {"text": "one two"}}}"#);
+        check(
+            &ask,
+            &[&["request", "method"], &["agent", "name"], &["delegation"]],
+            r#"{
+                "request": {"method": "count_words"},
+                "agent": {"name": "Document Worker Agent"},
+                "delegation": {"chain": [], "depth": 0, "scope": []}
+            }"#,
+        );
+        let nobody = Ask { caller: "anonymous", ..Ask::default() };
+        check(&nobody, &[&["caller", "path"], &["caller_spiffe_id"]], r#"{"caller": {}}"#);
+    }
+
+    #[test]
+    fn parameters_are_not_kept() {
+        let mut inputs = whole();
+        Ask::default().with(|question| {
+            let first = inputs.document(question, question.params).unwrap();
+            assert_eq!(first["request"]["params"]["text"], Value::from("one two"));
+            let next = inputs.document(question, None).unwrap();
+            assert_eq!(next["request"]["params"], Value::Undefined);
+            let Value::Object(params) = &first["request"]["params"] else { panic!("{first:?}") };
+            assert_eq!(std::sync::Arc::strong_count(params), 1);
         });
     }
 }

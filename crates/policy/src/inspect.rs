@@ -9,14 +9,23 @@ use regorus::unstable::{
     BUILTINS, Expr, Literal, LiteralStmt, Module, Query, Rule, RuleAssign, RuleHead,
 };
 
+use crate::field::Fields;
+use crate::pure::is_pure;
+
 /// What loading needs to know of a module.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// Names of the rules that have a value, without the package and without those that only fill
     /// in a part of an object, such as `decision.allow`.
     pub(crate) rules: BTreeSet<String>,
-    /// Whether an expression can reach `input.request.params`.
-    pub(crate) reads_params: bool,
+    /// The fields of the input document that an expression can reach. What goes on from a
+    /// reference, by another name or by a key that is only known when it is evaluated, counts as
+    /// reaching everything below it.
+    pub(crate) reads: Fields,
+    /// Whether an answer depends on nothing but [`Facts::reads`]: every call is of the module's own
+    /// functions or of one that [`is_pure`], and there is no `with`, which can put any function in
+    /// the place of another.
+    pub(crate) pure: bool,
     /// The first call of a function that neither the module nor the engine has, and its line.
     pub(crate) unknown_function: Option<(String, u32)>,
     /// The first call of [`UNBOUNDED`] whose arguments are not small numbers in the text, and its
@@ -45,7 +54,7 @@ const SMALL_NUMBER_MAX: f64 = 10_000.0;
 
 /// Reads the facts of `module`, whose package is `package`.
 pub(crate) fn inspect(module: &Module, package: &str) -> Facts {
-    let mut facts = Facts::default();
+    let mut facts = Facts { pure: true, ..Facts::default() };
     let mut functions = BTreeMap::new();
     for rule in &module.policy {
         let (refr, args) = head(rule);
@@ -66,17 +75,24 @@ pub(crate) fn inspect(module: &Module, package: &str) -> Facts {
         walk.exprs.push(&import.refr);
     }
     walk.run();
-    facts.reads_params = walk.reads_params;
+    facts.reads = walk.reads;
+    facts.pure &= walk.calls.is_empty();
 
     let mut lines = BTreeMap::new();
     for rule in &module.policy {
         let mut walk = Walk::default();
         walk.rule(rule);
         walk.run();
-        facts.reads_params |= walk.reads_params;
+        facts.reads.add(walk.reads);
+        facts.pure &= !walk.has_with;
         let caller = path(head(rule).0).join(".");
         for Call { callee, line, is_small } in walk.calls {
+            // As written, a name may still be a built-in function that an import seems to hide.
+            let written = callee.join(".");
             let callee = local_name(callee, &imports, package);
+            let is_own = functions.contains_key(&callee) && !is_builtin(&callee);
+            facts.pure &= is_own || is_pure(&callee);
+            facts.pure &= !is_builtin(&written) || is_pure(&written);
             if functions.contains_key(&callee) {
                 if let Some(callees) = functions.get_mut(&caller) {
                     callees.insert(callee);
@@ -224,7 +240,8 @@ fn is_small_number(expr: &Expr) -> bool {
 struct Walk<'a> {
     exprs: Vec<&'a Expr>,
     queries: Vec<&'a Query>,
-    reads_params: bool,
+    reads: Fields,
+    has_with: bool,
     calls: Vec<Call>,
 }
 
@@ -288,6 +305,7 @@ impl<'a> Walk<'a> {
 
     fn statement(&mut self, statement: &'a LiteralStmt) {
         for modifier in &statement.with_mods {
+            self.has_with = true;
             self.exprs.push(&modifier.refr);
             self.exprs.push(&modifier.r#as);
         }
@@ -335,6 +353,7 @@ impl<'a> Walk<'a> {
             Expr::Call { span, fcn, params, .. } => {
                 let is_small = params.iter().all(|param| is_small_number(param));
                 self.calls.push(Call { callee: path(fcn), line: span.line, is_small });
+                self.reference(fcn);
                 self.exprs.extend(params.iter().map(|param| &**param));
             }
             Expr::UnaryExpr { expr, .. } => self.exprs.push(expr),
@@ -355,14 +374,9 @@ impl<'a> Walk<'a> {
 
     fn reference(&mut self, expr: &'a Expr) {
         let names = path(expr);
-        let mut names = names.iter().map(String::as_str);
-        if names.next() == Some("input") {
-            // Whatever ends before it names something else may go on to the parameters.
-            self.reads_params |= match (names.next(), names.next()) {
-                (None, _) => true,
-                (Some("request"), second) => matches!(second, None | Some("params")),
-                (Some(_), _) => false,
-            };
+        if let Some(("input", path)) = names.split_first().map(|(root, path)| (&**root, path)) {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            self.reads.add(Fields::under(&path));
         }
         let mut at = expr;
         loop {
@@ -380,106 +394,4 @@ impl<'a> Walk<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use regorus::Engine;
-
-    use super::*;
-
-    fn facts(rules: &str) -> Facts {
-        let mut engine = Engine::new();
-        let text = format!("package a.b\n{rules}\n");
-        engine.add_policy("test.rego".to_owned(), text).unwrap();
-        inspect(engine.get_modules().first().unwrap(), "a.b")
-    }
-
-    #[test]
-    fn parameters_are_read_where_they_can_be() {
-        let check =
-            |rules: &str, expected| assert_eq!(facts(rules).reads_params, expected, "{rules}");
-        check("allow if input.request.params.x", true);
-        check("allow if input[\"request\"][`params`]", true);
-        check("allow if input[\"request\"][\"\\u0070arams\"]", true);
-        check("allow if input.request[input.a]", true);
-        check("allow if input[x] == 1", true);
-        check("allow if walk(input, [_, 1])", true);
-        check("allow if { r := input.request; r[\"a\"] }", true);
-        check("import input.request as r\nallow if r.x", true);
-        check("import input as i\nallow if i.x", true);
-        check("allow if { f(1) with input as {} }\nf(x) if x", true);
-        check("allow if [input.request.params]", true);
-        check("allow if every x in input.request.params { x }", true);
-        check("allow if { y := {x: 1 | some x in input.request.params}; y }", true);
-        check("reason contains input.request.params.x", true);
-        check("allow := true if false else := input.request.params", true);
-        check("f(x) := y if y := input.request\nallow if f(1)", true);
-
-        check("allow if input.request.method == \"params\"", false);
-        check("allow if input.caller[input.request.method]", false);
-        check("allow if input.context.params", false);
-        check("# input.request.params\nallow if input.request.timestamp", false);
-        check("allow if { f(1) with input.caller as {} }\nf(x) if x", false);
-        check("import input.caller as c\nallow if c.spiffe_id", false);
-    }
-
-    #[test]
-    fn functions_are_known_or_named() {
-        let check = |rules: &str, expected: Option<(&str, u32)>| {
-            let expected = expected.map(|(name, line)| (name.to_owned(), line));
-            assert_eq!(facts(rules).unknown_function, expected, "{rules}");
-        };
-        check("allow if startswith(\"a\", \"b\")", None);
-        check("allow if { print(1); time.now_ns() > 1 }", None);
-        check("f(x) := x\nallow if f(1)", None);
-        check("f(x) := x\nallow if data.a.b.f(1)", None);
-        check("import data.a.b.f as g\nf(x) := x\nallow if g(1)", None);
-        check("default f(_) := 1\nallow if f(1)", None);
-        check("allow if http.send({})", Some(("http.send", 2)));
-        check("allow if {\n x := [y | y := io.jwt.decode(\"\")]\n x }", Some(("io.jwt.decode", 3)));
-        check("f(x) := x\nallow if data.a.c.f(1)", Some(("data.a.c.f", 3)));
-        check("allow if not nope(nope2(1))", Some(("nope", 2)));
-    }
-
-    #[test]
-    fn what_makes_as_much_as_it_is_told_is_told_little() {
-        let check = |rules: &str, expected: Option<(&str, u32)>| {
-            let expected = expected.map(|(name, line)| (name.to_owned(), line));
-            assert_eq!(facts(rules).unbounded_function, expected, "{rules}");
-        };
-        check("allow if 3 in numbers.range(1, 10000)", None);
-        check("allow if 3 in numbers.range(1, 10001)", Some(("numbers.range", 2)));
-        check("allow if 3 in numbers.range(0, input.request.params.n)", Some(("numbers.range", 2)));
-        check("allow if {\n n := 5\n 3 in numbers.range(0, n) }", Some(("numbers.range", 4)));
-        check("import data.numbers as n\nallow if n.range(1, 2)", None);
-        check("allow if bits.lsh(1, input.n) > 0", Some(("bits.lsh", 2)));
-        check("allow if count(net.cidr_expand(input.c)) > 0", Some(("net.cidr_expand", 2)));
-        check("allow if count(net.cidr_expand(\"10.0.0.0/8\")) > 0", Some(("net.cidr_expand", 2)));
-    }
-
-    #[test]
-    fn bare_rules_are_found() {
-        let check = |rules: &str, expected: Option<(&str, u32)>| {
-            let mut engine = Engine::new();
-            engine.set_rego_v0(true);
-            engine.add_policy("test.rego".to_owned(), format!("package a.b\n{rules}\n")).unwrap();
-            let facts = inspect(engine.get_modules().first().unwrap(), "a.b");
-            let expected = expected.map(|(name, line)| (name.to_owned(), line));
-            assert_eq!(facts.bare_rule, expected, "{rules}");
-        };
-        // Without the import, this is what the words of v1 come to.
-        check("allow if { false }", Some(("allow", 2)));
-        check("f(x) if { false }", Some(("f", 2)));
-        check("ok { true }\nallow", Some(("allow", 3)));
-        check("default allow = false\nallow { false }\nf(x) = 1\nnames[\"ann\"]", None);
-    }
-
-    #[test]
-    fn recursion_is_found() {
-        let check = |rules: &str, expected: Option<(&str, u32)>| {
-            let expected = expected.map(|(name, line)| (name.to_owned(), line));
-            assert_eq!(facts(rules).recursive_function, expected, "{rules}");
-        };
-        check("f(x) := x\ng(x) := f(f(x))\nallow if g(1)", None);
-        check("f(x) := f(x)", Some(("f", 2)));
-        check("f(x) := g(x)\ng(x) := y if y := data.a.b.f(x)", Some(("f", 2)));
-    }
-}
+mod tests;

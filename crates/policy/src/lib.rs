@@ -13,23 +13,40 @@
 //!
 //! The rule is `allow`, a boolean, or `decision`, an object with a boolean `allow` and optionally
 //! a string `reason`; if there are both, `decision` decides. Beside `allow` there may be a rule
-//! `reason`, a string. `request.params` is in the input document only if the policy can read it.
+//! `reason`, a string.
 //!
 //! A fact that is not known is absent from the input, never empty or null: an anonymous caller has
 //! no `input.caller.spiffe_id`. Every comparison with an absent fact is undefined, so a rule that
 //! asks for something (`input.caller.spiffe_id == "…"`, and also `!=`) cannot be true. `not` turns
 //! undefined into true: `not input.caller.spiffe_id == "…"` admits everybody else, the anonymous
 //! caller included. Say who may, not who may not.
+//!
+//! # What a decision costs
+//!
+//! The input document holds what the policy can read and nothing else. That is found in its text
+//! at load: `input.request.method` reads one field, `input.request` and `input.request[k]` all of
+//! a section, `input` by itself everything.
+//!
+//! An answer that depends on caller, agent, method, operation and protocol alone is kept, on each
+//! thread, and given again without asking the engine when exactly the same facts come again. A
+//! policy is evaluated for each request if it can read `request.params`, `request.timestamp`,
+//! anything of `context` or `delegation`, or uses `with`, `print`, a clock or chance. So a policy
+//! that does not need to know all of the request should not name `input.request` as a whole.
 
 mod authorize;
 mod engine;
 mod error;
+mod field;
 #[cfg(test)]
 mod fixture;
 mod input;
 mod inspect;
 mod load;
+mod memo;
 mod policy;
+#[cfg(test)]
+mod properties;
+mod pure;
 mod said;
 #[cfg(test)]
 mod tests;
