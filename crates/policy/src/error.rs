@@ -51,7 +51,7 @@ pub enum LoadError {
     /// A call whose result may be as large as a caller likes.
     #[error(
         "{}: `{function}` makes as much as its arguments say, which no bound of ours stops; give \
-         it numbers up to 10000 in the policy's own text, or compare instead of listing",
+         it numbers up to 10000, or a format, in the policy's own text",
         place(name, *line)
     )]
     UnboundedFunction {

@@ -47,9 +47,11 @@ const UNBOUNDED: &[&str] = &[
     "net.cidr_expand",
     "numbers.range",
     "numbers.range_step",
+    "sprintf",
 ];
 
-/// Largest number in the policy's own text that such a function may be given.
+/// Largest number in the policy's own text that such a function may be given, also as a width in
+/// the format of `sprintf`.
 const SMALL_NUMBER_MAX: f64 = 10_000.0;
 
 /// Reads the facts of `module`, whose package is `package`.
@@ -86,7 +88,7 @@ pub(crate) fn inspect(module: &Module, package: &str) -> Facts {
         facts.reads.add(walk.reads);
         facts.pure &= !walk.has_with;
         let caller = path(head(rule).0).join(".");
-        for Call { callee, line, is_small } in walk.calls {
+        for Call { callee, line, is_small, has_small_format } in walk.calls {
             // As written, a name may still be a built-in function that an import seems to hide.
             let written = callee.join(".");
             let callee = local_name(callee, &imports, package);
@@ -103,7 +105,7 @@ pub(crate) fn inspect(module: &Module, package: &str) -> Facts {
             {
                 facts.unknown_function = Some((callee, line));
             } else if UNBOUNDED.contains(&&*callee)
-                && !is_small
+                && !(if callee == "sprintf" { has_small_format } else { is_small })
                 && facts.unbounded_function.as_ref().is_none_or(|(_, first)| line < *first)
             {
                 facts.unbounded_function = Some((callee, line));
@@ -235,6 +237,17 @@ fn is_small_number(expr: &Expr) -> bool {
     }
 }
 
+/// Whether `expr` is a text whose every number is small, without a width that comes from elsewhere.
+fn is_small_format(expr: &Expr) -> bool {
+    literal(expr).is_some_and(|format| {
+        !format.contains('*')
+            && format
+                .split(|c: char| !c.is_ascii_digit())
+                .filter(|digits| !digits.is_empty())
+                .all(|digits| digits.parse::<f64>().is_ok_and(|width| width <= SMALL_NUMBER_MAX))
+    })
+}
+
 /// Goes through expressions without recursion, whose depth the policy's author would choose.
 #[derive(Default)]
 struct Walk<'a> {
@@ -251,6 +264,8 @@ struct Call {
     line: u32,
     /// Whether all arguments are small numbers in the text.
     is_small: bool,
+    /// Whether the first argument is a format in the text whose widths are small.
+    has_small_format: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -352,7 +367,9 @@ impl<'a> Walk<'a> {
             }
             Expr::Call { span, fcn, params, .. } => {
                 let is_small = params.iter().all(|param| is_small_number(param));
-                self.calls.push(Call { callee: path(fcn), line: span.line, is_small });
+                let has_small_format = params.first().is_some_and(|format| is_small_format(format));
+                let (callee, line) = (path(fcn), span.line);
+                self.calls.push(Call { callee, line, is_small, has_small_format });
                 self.reference(fcn);
                 self.exprs.extend(params.iter().map(|param| &**param));
             }

@@ -193,6 +193,10 @@ fn what_makes_as_much_as_it_is_told_is_told_little() {
     check("allow if {\n n := 5\n 3 in numbers.range(0, n) }", Some(("numbers.range", 4)));
     check("import data.numbers as n\nallow if n.range(1, 2)", None);
     check("allow if bits.lsh(1, input.n) > 0", Some(("bits.lsh", 2)));
+    check("allow if sprintf(\"%s-%05d\", [input.a, input.n]) == \"x\"", None);
+    check("allow if sprintf(input.f, [1]) == \"x\"", Some(("sprintf", 2)));
+    check("allow if sprintf(\"%1000000000d\", [1]) == \"x\"", Some(("sprintf", 2)));
+    check("allow if sprintf(\"%*d\", [9, 1]) == \"x\"", Some(("sprintf", 2)));
     check("allow if count(net.cidr_expand(input.c)) > 0", Some(("net.cidr_expand", 2)));
     check("allow if count(net.cidr_expand(\"10.0.0.0/8\")) > 0", Some(("net.cidr_expand", 2)));
 }
