@@ -41,6 +41,8 @@ pub(crate) enum What {
     Help(Vec<String>),
     /// `configuration`: a configuration that is valid as it stands.
     Configuration,
+    /// `policy`: a policy that loads as it stands.
+    Policy,
     /// `not run: WHY`, with one of [`REASONS`].
     NotRun,
     /// No comment, and the language is `text`: a drawing.
@@ -164,6 +166,7 @@ fn directive(comment: &str) -> Option<What> {
             What::Help(words.map(str::to_owned).collect())
         }
         ("configuration", "") => What::Configuration,
+        ("policy", "") => What::Policy,
         ("not run", why) if REASONS.contains(&why) => What::NotRun,
         _ => return None,
     })

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use convoke::serve::{Config, Environment};
+use convoke::serve::{Config, Environment, load_policy};
 use serde_json::Value;
 
 use crate::page::{Block, Page, What};
@@ -44,6 +44,7 @@ pub(crate) fn play(page: &str) -> World {
                 }
             }
             What::Configuration => check_configuration(&at, &block.text),
+            What::Policy => check_policy(&at, &block.text),
             What::NotRun | What::Drawing => {}
         }
         if matches!(block.what, What::Run { .. } | What::Terminal { .. }) {
@@ -101,6 +102,21 @@ fn check_configuration(at: &str, text: &str) {
     let home = Environment { home: Some("/home/ann".into()), ..Environment::default() };
     if let Err(error) = Config::parse_in(text, at, &home) {
         panic!("{error}");
+    }
+}
+
+fn check_policy(at: &str, text: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("policy.rego"), text).unwrap();
+    let config = format!(
+        "identity:\n  spiffe_id: spiffe://example.org/worker\nauthorization:\n  policy_path: {}\n  \
+         policy_file: policy.rego\n",
+        dir.path().display()
+    );
+    let home = Environment { home: Some("/home/ann".into()), ..Environment::default() };
+    let config = Config::parse_in(&config, at, &home).unwrap();
+    if let Err(error) = load_policy(&config) {
+        panic!("{at}: {}", convoke::chain(&error));
     }
 }
 

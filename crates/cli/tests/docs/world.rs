@@ -49,6 +49,9 @@ impl World {
             ("/tmp/spire-agent/public/api.sock".to_owned(), socket),
         ];
         replaced.extend(PORTS.map(|port| (port.to_owned(), free_port().to_string())));
+        // The reader's clone, as the page has it called.
+        let root = root.join("convoke");
+        fs::create_dir(&root).unwrap();
         let world = Self { here: root.clone(), dir, replaced, terminals: Vec::new() };
         for part in ["config", "policies"] {
             let part = format!("examples/document-pipeline/{part}");
