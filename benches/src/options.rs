@@ -91,9 +91,12 @@ pub(crate) enum Part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Rego {
     /// `worker_policy.rego`
+    #[value(name = "tutorial")]
     Seed,
     /// `worker_policy_strict.rego`
     Strict,
+    /// The same, and it reads the instant of the request, so that no decision is remembered
+    Evaluated,
 }
 
 /// How long everything takes.
@@ -124,8 +127,9 @@ impl Options {
 impl Rego {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Seed => "seed",
+            Self::Seed => "tutorial",
             Self::Strict => "strict",
+            Self::Evaluated => "evaluated",
         }
     }
 }

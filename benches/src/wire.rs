@@ -11,7 +11,7 @@ use convoke_model::{CapabilityName, Json, MessageId};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 
-/// The first seed's sentence.
+/// The tutorial's sentence.
 const SENTENCE: &str =
     "This is a wonderful document. It contains great information and amazing insights.";
 
@@ -37,7 +37,7 @@ pub(crate) struct Exchange {
     free: Vec<Range<usize>>,
 }
 
-/// The request: `SendMessage` that calls `count_words` with the seed's sentence.
+/// The request: `SendMessage` that calls `count_words` with the tutorial's sentence.
 pub(crate) fn request() -> Result<Vec<u8>> {
     let params = Json::of(&json!({ "text": SENTENCE }))?;
     let capability = CapabilityName::parse("count_words")?;
