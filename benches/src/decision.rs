@@ -42,7 +42,7 @@ pub(crate) struct Decisions {
 ///
 /// If a decision is not an allowing one.
 pub(crate) fn measure(pace: Pace) -> Result<Vec<Decisions>> {
-    [Rego::Seed, Rego::Strict].into_iter().map(|rego| of(rego, pace)).collect()
+    [Rego::Seed, Rego::Strict, Rego::Evaluated].into_iter().map(|rego| of(rego, pace)).collect()
 }
 
 /// One process of the comparison: prints `ready`, waits for a line with a number of milliseconds,
@@ -100,10 +100,11 @@ struct Asker {
 impl Asker {
     fn new(rego: Rego) -> Result<Self> {
         let text = match rego {
-            Rego::Seed => SEED_POLICY,
-            Rego::Strict => STRICT_POLICY,
+            Rego::Seed => SEED_POLICY.to_owned(),
+            Rego::Strict => STRICT_POLICY.to_owned(),
+            Rego::Evaluated => format!("{STRICT_POLICY}\nat := input.request.timestamp\n"),
         };
-        let source = PolicySource { name: rego.name().to_owned(), text: text.to_owned() };
+        let source = PolicySource { name: rego.name().to_owned(), text };
         let options = PolicyOptions { time_max: TIME_MAX, ..PolicyOptions::default() };
         let agent = SpiffeId::parse("spiffe://example.org/document-worker")?;
         let caller = SpiffeId::parse("spiffe://example.org/orchestrator")?;
