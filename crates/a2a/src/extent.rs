@@ -22,25 +22,25 @@ pub(crate) fn end_of_value(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 /// Where the object or array that begins at `from` ends.
+///
+/// Brackets are counted without a branch for each kind, since which comes next cannot be predicted.
+/// An opening one and its closing one differ in one bit from a brace, and from nothing else that
+/// stands between strings.
 fn end_of_nest(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     let mut open = 0_usize;
     loop {
-        match *bytes.get(at)? {
-            b'"' => {
-                at = end_of_string(bytes, at)?;
-                continue;
-            }
-            b'{' | b'[' => open += 1,
-            b'}' | b']' => {
-                open -= 1;
-                if open == 0 {
-                    return Some(at + 1);
-                }
-            }
-            _ => {}
+        let byte = *bytes.get(at)?;
+        if byte == b'"' {
+            at = end_of_string(bytes, at)?;
+            continue;
         }
         at += 1;
+        let brace = byte | 0x20;
+        open = open + usize::from(brace == b'{') - usize::from(brace == b'}');
+        if open == 0 {
+            return Some(at);
+        }
     }
 }
 
