@@ -25,7 +25,7 @@ fn processes_in(directory: &Path) -> Vec<String> {
 }
 
 fn check_words(stderr: &str) {
-    for word in ["allowed by data.agentweave.authz.allow", "refused", "turned away", "Logs, audit"]
+    for word in ["allowed by agentweave.authz.allow", "refused", "turned away", "Logs, audit"]
     {
         assert!(stderr.contains(word), "no `{word}` in {stderr}");
     }

@@ -149,7 +149,7 @@ fn an_agent_without_its_identity_does_not_start() {
     world.write("policies/worker_policy.rego", document_pipeline::WORKER_POLICY);
     let serve = ["serve", "--agent", "document-worker", "worker.yaml"];
     let done = world.run(&serve);
-    assert_eq!(done.code, Some(1), "{done:?}");
+    assert_eq!(done.code, Some(10), "{done:?}");
     assert!(error_of(&done).contains(&world.socket("example.org")), "{done:?}");
 
     // An issuer of another trust domain at the same socket gives none either.
@@ -158,7 +158,7 @@ fn an_agent_without_its_identity_does_not_start() {
     let issuer = Process::start("issuer", world.command(&args).arg("--until-stdin-ends"));
     issuer.wait_for_message("Issuer started");
     let done = world.run(&serve);
-    assert_eq!(done.code, Some(1), "{done:?}");
+    assert_eq!(done.code, Some(10), "{done:?}");
     assert!(error_of(&done).contains(WORKER), "{done:?}");
     assert!(!done.stderr.contains("Agent server started"), "{done:?}");
 }
