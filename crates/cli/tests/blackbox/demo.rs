@@ -25,8 +25,7 @@ fn processes_in(directory: &Path) -> Vec<String> {
 }
 
 fn check_words(stderr: &str) {
-    for word in ["allowed by agentweave.authz.allow", "refused", "turned away", "Logs, audit"]
-    {
+    for word in ["allowed by agentweave.authz.allow", "refused", "turned away", "Logs, audit"] {
         assert!(stderr.contains(word), "no `{word}` in {stderr}");
     }
     assert!(!stderr.contains('\u{1b}'), "colours are for terminals: {stderr}");
