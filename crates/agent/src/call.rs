@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use convoke_model::{
     CapabilityName, ContextId, FieldViolation, IdError, Json, JsonError, RequestId, SpiffeId,
-    limits,
+    TraceContext, limits,
 };
 use serde::de::DeserializeOwned;
 
@@ -41,6 +41,11 @@ pub struct OutboundCall {
     pub request_id: RequestId,
     /// The conversation that the request belongs to.
     pub context_id: Option<ContextId>,
+    /// The place in its trace of the request that the call is made for.
+    pub trace: Option<TraceContext>,
+    /// Whether asking twice is as good as asking once, so that a call whose answer was lost may be
+    /// made again.
+    pub idempotent: bool,
 }
 
 /// Somebody that can be called: a [`SpiffeId`], or an entry of `agent_registry`, which also knows
@@ -150,8 +155,17 @@ impl CallBuilder {
         }
         let request_id = context.request_id().clone();
         let context_id = context.context_id().cloned();
-        let call =
-            OutboundCall { agent, address, capability, params, timeout, request_id, context_id };
+        let call = OutboundCall {
+            agent,
+            address,
+            capability,
+            params,
+            timeout,
+            request_id,
+            context_id,
+            trace: Some(context.trace()),
+            idempotent: false,
+        };
         Ok((context, call))
     }
 }
@@ -205,7 +219,7 @@ pub(crate) mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::{AgentConfig, ContextParts, Metadata};
+    use crate::{AgentConfig, CallSettings, ContextParts, Metadata};
 
     pub(crate) const WORKER: &str = "spiffe://example.org/worker";
 
@@ -232,18 +246,20 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn parts(outbound: Arc<dyn Outbound>) -> ContextParts {
-        let entry = RegistryEntry { spiffe_id: worker(), address: "https://worker:8443".into() };
+        let entry = RegistryEntry::new(worker(), "https://worker:8443");
         ContextParts {
             caller: Caller::Anonymous,
             request_id: RequestId::parse("r-1").unwrap(),
             task_id: None,
             context_id: None,
             deadline: None,
+            trace: TraceContext::root(1, 1, false),
             cancelled: CancellationToken::new(),
             config: Arc::new(AgentConfig {
                 spiffe_id: SpiffeId::parse("spiffe://example.org/caller").unwrap(),
                 metadata: Metadata { name: "Caller".into(), ..Metadata::default() },
                 agent_registry: [("worker".to_owned(), entry)].into(),
+                calls: CallSettings::default(),
             }),
             span: tracing::Span::none(),
             outbound,
@@ -279,6 +295,8 @@ pub(crate) mod tests {
             timeout: limits::CALL_TIMEOUT_DEFAULT,
             request_id: RequestId::parse("r-1").unwrap(),
             context_id: None,
+            trace: Some(TraceContext::root(1, 1, false)),
+            idempotent: false,
         };
         let second = OutboundCall {
             address: "https://elsewhere".into(),

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use convoke_model::{Caller, ContextId, Json, JsonError, RequestId, SpiffeId, TaskId};
+use convoke_model::{
+    Caller, ContextId, Json, JsonError, RequestId, SpiffeId, TaskId, TraceContext,
+};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +29,8 @@ pub struct ContextParts {
     pub context_id: Option<ContextId>,
     /// When the answer is of no more use, if anybody said.
     pub deadline: Option<Instant>,
+    /// The request's place in its trace; calls to other agents are spans below it.
+    pub trace: TraceContext,
     /// Cancelled when the answer is of no more use.
     pub cancelled: CancellationToken,
     /// The agent's own configuration.
@@ -72,6 +76,12 @@ impl Context {
     #[must_use]
     pub fn context_id(&self) -> Option<&ContextId> {
         self.0.context_id.as_ref()
+    }
+
+    /// The request's place in its trace.
+    #[must_use]
+    pub fn trace(&self) -> TraceContext {
+        self.0.trace
     }
 
     /// When the answer is of no more use, if anybody said.

@@ -21,7 +21,10 @@ mod schema;
 pub use agent::{Agent, Capability, Handler, IntoSchema, Reply, decode, encode};
 pub use call::{BoxFuture, CallBuilder, Callee, Outbound, OutboundCall};
 pub use call_error::{AgentCallError, CallError, Refusal};
-pub use config::{AgentConfig, Metadata, RegistryEntry, UnknownRegistryKey};
+pub use config::{
+    AgentConfig, BreakerSettings, CallSettings, Metadata, RegistryEntry, RetrySettings,
+    UnknownRegistryKey,
+};
 pub use context::{Context, ContextParts};
 pub use handler_error::HandlerError;
 pub use host::{CapabilityIndex, Descriptor, Host, HostError};

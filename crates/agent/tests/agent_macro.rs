@@ -9,7 +9,7 @@ use convoke_agent::{
     Outbound, OutboundCall,
 };
 use convoke_macros::agent;
-use convoke_model::{Caller, CapabilityName, FaultCode, Json, RequestId, SpiffeId};
+use convoke_model::{Caller, CapabilityName, FaultCode, Json, RequestId, SpiffeId, TraceContext};
 use serde_json::{Value, json};
 
 struct Calculator {
@@ -118,11 +118,13 @@ async fn call(name: &str, params: &str) -> Result<Json, HandlerError> {
         task_id: None,
         context_id: None,
         deadline: None,
+        trace: TraceContext::root(1, 1, false),
         cancelled: Default::default(),
         config: Arc::new(AgentConfig {
             spiffe_id: SpiffeId::parse("spiffe://example.org/calculator").unwrap(),
             metadata: Metadata { name: "Calculator".into(), ..Metadata::default() },
             agent_registry: Default::default(),
+            calls: Default::default(),
         }),
         span: tracing::Span::none(),
         outbound: Arc::new(Nowhere),

@@ -88,9 +88,17 @@ impl ClientCall {
         let timeout = self.timeout;
         let request_id = RequestId::parse(&Uuid::new_v4().to_string())
             .unwrap_or_else(|_| unreachable!("a UUID is within an id's bounds"));
-        let context_id = None;
-        let call =
-            OutboundCall { agent, address, capability, params, timeout, request_id, context_id };
+        let call = OutboundCall {
+            agent,
+            address,
+            capability,
+            params,
+            timeout,
+            request_id,
+            context_id: None,
+            trace: None,
+            idempotent: false,
+        };
         self.client.perform(call).await
     }
 

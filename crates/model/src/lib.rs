@@ -14,9 +14,11 @@ mod ids;
 mod json;
 pub mod limits;
 mod operation;
+mod secret;
 mod spiffe;
 mod task;
 mod time;
+mod trace;
 
 pub use audit::{AuditOutcome, AuditRecord};
 pub use caller::{Caller, Principal, TrustLevel};
@@ -29,6 +31,8 @@ pub use json::{Json, JsonError};
 pub use operation::{
     CancelTask, GetTask, Operation, OperationKind, SendConfiguration, SendMessage,
 };
+pub use secret::Secret;
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
 pub use task::{Artifact, Content, Message, Part, Role, Task, TaskEvent, TaskState, TaskStatus};
 pub use time::{TimestampText, UnixMillis};
+pub use trace::{TRACEPARENT, TraceContext};

@@ -87,6 +87,14 @@ pub const CAPABILITY_BYTES_MAX: usize = 128;
 /// Most violations that one refusal of parameters reports.
 pub const VIOLATIONS_MAX: usize = 16;
 
+/// Most requests of one agent that are worked on at a time. A request that waits for another agent
+/// counts, so this is far above what the cores can do at once; it bounds memory under overload.
+pub const REQUESTS_MAX: usize = 4096;
+
+/// How long a request waits for its turn once [`REQUESTS_MAX`] are at work. Waiting longer than this
+/// means that more comes in than goes out, and then an early refusal serves everybody better.
+pub const QUEUE_TIME_MAX: Duration = Duration::from_millis(100);
+
 /// Time from accept to a finished TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 

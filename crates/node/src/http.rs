@@ -126,6 +126,7 @@ impl Routes {
             connection,
             id: ids::request(),
             at: service.clock.now(),
+            trace: ids::span_of(&head.headers),
             about: OnceLock::new(),
             room: Mutex::new(room),
         };

@@ -12,6 +12,7 @@
 
 mod bodies;
 mod budget;
+mod calls;
 mod card;
 mod clock;
 pub mod config;

@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::Budget;
+use crate::calls::Calls;
 use crate::card::{AgentCardError, CardReply};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, DefaultPolicy, RegoVersion, Stage};
 use crate::connection::Listener;
-use crate::context::Calls;
 use crate::http::Routes;
 use crate::metrics_listener::MetricsRoutes;
 use crate::observe::health::{Health, ServerPhase};
@@ -29,9 +29,6 @@ use crate::observe::metrics::Metrics;
 use crate::service::Service;
 use crate::sparse::Sparse;
 use crate::tasks::Tasks;
-
-/// How long running requests may take to end once the node is asked to.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// How often what only the node sees is written into metrics and health.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -51,6 +48,7 @@ pub struct Node {
     mesh: Server<Routes>,
     dev: Option<Server<Routes>>,
     metrics: Option<Server<MetricsRoutes>>,
+    drain_timeout: Duration,
 }
 
 /// What a node did with the requests that ran when it was asked to end.
@@ -225,6 +223,7 @@ impl Node {
             mesh,
             dev: dev.transpose()?,
             metrics: watch.transpose()?,
+            drain_timeout: config.server.drain_timeout,
         };
         node.look();
         Ok(node)
@@ -251,7 +250,7 @@ impl Node {
     /// Serves until `shutdown`, then drains: running requests and tasks end, new ones are not taken,
     /// and every audit record is written.
     pub async fn run(self, shutdown: CancellationToken) -> Summary {
-        let Self { service, identity, audit, mesh, dev, metrics } = self;
+        let Self { service, identity, audit, mesh, dev, metrics, drain_timeout } = self;
         service.health.set_server(ServerPhase::Accepting);
         if let Some(metrics) = &metrics {
             tracing::info!(port = metrics.local_addr().port(), "Metrics server started");
@@ -290,16 +289,16 @@ impl Node {
                 shutdown.cancelled().await;
                 service.health.set_server(ServerPhase::Draining);
                 tracing::info!("Agent server draining");
-                Instant::now() + DRAIN
+                Instant::now() + drain_timeout
             };
             let plain = async {
                 match dev {
-                    Some(dev) => dev.serve(shutdown.clone(), DRAIN).await,
+                    Some(dev) => dev.serve(shutdown.clone(), drain_timeout).await,
                     None => Drained::default(),
                 }
             };
             let (mesh, plain, deadline) =
-                tokio::join!(mesh.serve(shutdown.clone(), DRAIN), plain, draining);
+                tokio::join!(mesh.serve(shutdown.clone(), drain_timeout), plain, draining);
             // Tasks whose callers did not wait are still at work.
             let lost_tasks = service.tasks.ended(deadline).await;
             drained.cancel();

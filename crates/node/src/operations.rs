@@ -8,7 +8,7 @@ use convoke_journal::StoredTask;
 use convoke_model::{
     AuditOutcome, AuditRecord, Caller, CancelTask, CapabilityName, Content, Fault, FaultCode,
     GetTask, Json, Message, Operation, OperationKind, Part, Reason, RequestId, Role, SendMessage,
-    Task, TaskId, UnixMillis,
+    Task, TaskId, TraceContext, UnixMillis,
 };
 use convoke_policy::{Authorized, Question, authorize};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,8 @@ pub(crate) struct Request<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) id: RequestId,
     pub(crate) at: UnixMillis,
+    /// Its place in its trace.
+    pub(crate) trace: TraceContext,
     /// Which capability it turned out to be about.
     pub(crate) about: OnceLock<CapabilityIndex>,
     /// Its share of what large bodies may take.

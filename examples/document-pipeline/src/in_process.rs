@@ -3,10 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use convoke_agent::{
-    AgentCallError, AgentConfig, BoxFuture, CallError, Context, ContextParts, Host, Metadata,
-    Outbound, OutboundCall, Refusal, RegistryEntry,
+    AgentCallError, AgentConfig, BoxFuture, CallError, CallSettings, Context, ContextParts, Host,
+    Metadata, Outbound, OutboundCall, Refusal, RegistryEntry,
 };
-use convoke_model::{Caller, CapabilityName, Fault, Json, Principal, RequestId, SpiffeId};
+use convoke_model::{
+    Caller, CapabilityName, Fault, Json, Principal, RequestId, SpiffeId, TraceContext,
+};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -114,21 +116,20 @@ async fn call(host: &Host, context: Context, name: &str, params: Json) -> Result
 fn context(path: &str, name: &str, outbound: Arc<dyn Outbound>) -> Context {
     let id = |path: &str| SpiffeId::parse(&format!("spiffe://example.org/{path}")).unwrap();
     let caller = Principal::from_verified_svid(id("user/ann"), &id(path));
-    let worker = RegistryEntry {
-        spiffe_id: id("document-worker"),
-        address: "https://localhost:8443".into(),
-    };
+    let worker = RegistryEntry::new(id("document-worker"), "https://localhost:8443");
     Context::new(ContextParts {
         caller: Caller::Principal(Arc::new(caller)),
         request_id: RequestId::parse("r-1").unwrap(),
         task_id: None,
         context_id: None,
         deadline: None,
+        trace: TraceContext::root(1, 1, false),
         cancelled: CancellationToken::new(),
         config: Arc::new(AgentConfig {
             spiffe_id: id(path),
             metadata: Metadata { name: name.into(), ..Metadata::default() },
             agent_registry: [("document_worker".to_owned(), worker)].into(),
+            calls: CallSettings::default(),
         }),
         span: tracing::Span::none(),
         outbound,

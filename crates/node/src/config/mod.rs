@@ -11,21 +11,24 @@ mod read;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod types;
 mod yaml;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use convoke_agent::{AgentConfig, Metadata, RegistryEntry};
-use convoke_model::{SpiffeId, TrustDomain};
+use convoke_agent::{AgentConfig, CallSettings, Metadata, RegistryEntry};
 
 pub use environment::Environment;
 pub use error::{ConfigError, PROBLEMS_MAX, Problem};
 pub use policy::PolicySource;
+pub use types::{
+    AuditConfig, AuthorizationConfig, DecisionLogConfig, DefaultPolicy, Durability, IdentityConfig,
+    IdentityFiles, JournalConfig, LimitsConfig, LoggingConfig, MetricsConfig, ObservabilityConfig,
+    OpaConfig, RegoVersion, ServerConfig, Stage, TracingConfig,
+};
 
 /// The configuration of one agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +43,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// `agent_registry`: the agents that this one may call by a name of its own choosing.
     pub agent_registry: BTreeMap<String, RegistryEntry>,
+    /// `calls`: how agents are called, unless their entry of `agent_registry` says otherwise.
+    pub calls: CallSettings,
     /// `observability`: what the agent shows of itself.
     pub observability: ObservabilityConfig,
     /// `metadata`: what the agent says about itself. The name is by default the last segment of the
@@ -53,141 +58,6 @@ pub struct Config {
     /// directory that no other identity shares. It is not made here.
     pub data_dir: PathBuf,
     warnings: Vec<String>,
-}
-
-/// Who the agent is. The only provider so far is the SPIFFE Workload API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdentityConfig {
-    /// `spiffe_id`: the agent's own ID; it refuses to start under another.
-    pub spiffe_id: SpiffeId,
-    /// `trust_domain`: always that of `spiffe_id`.
-    pub trust_domain: TrustDomain,
-    /// `spire_socket`, else `SPIFFE_ENDPOINT_SOCKET`: the Workload API's unix socket.
-    pub socket: Option<PathBuf>,
-    /// `issuer_uid`: the user that may own the socket's other end, beside root and our own.
-    pub issuer_uid: Option<u32>,
-}
-
-/// Which policy decides. `engine` is `opa` or `rego`; both are the embedded one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuthorizationConfig {
-    /// `default_policy`: the decision when no policy is loaded, and only then.
-    pub default_policy: DefaultPolicy,
-    /// `policy_path`: the directory of `policy_file`.
-    pub policy_path: PathBuf,
-    /// `policy_file`: the one policy that is loaded.
-    pub policy_file: Option<PathBuf>,
-    /// `package`: the Rego package whose rules decide.
-    pub package: String,
-    /// `rego_version`: how to parse the policy, if it is not to be found out.
-    pub rego_version: Option<RegoVersion>,
-}
-
-/// The decision when no policy is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DefaultPolicy {
-    /// Refuse everything.
-    DenyAll,
-    /// Allow everything; refused in production.
-    AllowAll,
-}
-
-/// A dialect of Rego.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RegoVersion {
-    /// As of OPA before 1.0.
-    V0,
-    /// As of OPA 1.0.
-    V1,
-}
-
-/// Where the mesh listener is. It speaks SPIFFE mTLS; there is no switch for that in the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerConfig {
-    /// `host`: the address to listen on; by default the loopback address.
-    pub host: IpAddr,
-    /// `port`: 0 means any free one; by default the seed's 8443.
-    pub port: u16,
-    /// `advertise_address`: the `https` URL at which others reach the agent, for its card.
-    pub advertise_address: Option<String>,
-    /// `limits`: what one caller may take.
-    pub limits: LimitsConfig,
-}
-
-/// What one caller may take. Defaults are those of [`convoke_model::limits`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LimitsConfig {
-    /// `body_bytes_max`: largest request body, in bytes.
-    pub body_bytes_max: usize,
-    /// `connections_max`: most connections at a time.
-    pub connections_max: usize,
-    /// `idle_timeout`: how long a connection may be idle between requests.
-    pub idle_timeout: Duration,
-    /// `connection_age_max`: longest life of a connection.
-    pub connection_age_max: Duration,
-}
-
-/// What the agent shows of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObservabilityConfig {
-    /// `logging`.
-    pub logging: LoggingConfig,
-    /// `metrics`, if enabled: where the plain HTTP listener is.
-    pub metrics: Option<MetricsConfig>,
-    /// `audit`.
-    pub audit: AuditConfig,
-}
-
-/// How much is logged, and in which shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoggingConfig {
-    /// `level`: the least severe level that is logged.
-    pub level: tracing::Level,
-    /// `format`: `json` for programs, `pretty` for people.
-    pub format: crate::observe::logging::Format,
-}
-
-/// Where metrics and health are served, without TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetricsConfig {
-    /// `host`: by default the loopback address, since the listener has no authentication.
-    pub host: IpAddr,
-    /// `port`: 0 means any free one; by default the seed's 9090.
-    pub port: u16,
-}
-
-/// Where decisions are recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditConfig {
-    /// `path`: the file of JSON lines; by default `audit.jsonl` in the data directory.
-    pub path: PathBuf,
-    /// `sync`: whether an answer waits until its record is on disk.
-    pub sync: bool,
-}
-
-/// Where the agent runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// On a developer's machine.
-    Development,
-    /// Where production is rehearsed.
-    Staging,
-    /// Where it counts: what is only for development is refused.
-    Production,
-}
-
-/// Where tasks are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JournalConfig {
-    /// `durability`: what an acknowledgement is worth.
-    pub durability: Durability,
-}
-
-/// What an acknowledgement is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Nothing survives the process.
-    Memory,
 }
 
 impl Config {
@@ -251,6 +121,7 @@ impl Config {
             spiffe_id: self.identity.spiffe_id.clone(),
             metadata: self.metadata.clone(),
             agent_registry: self.agent_registry.clone(),
+            calls: self.calls.clone(),
         }
     }
 
@@ -268,34 +139,6 @@ impl Config {
             );
             ConfigError::new(&self.file.display().to_string(), vec![problem])
         })
-    }
-}
-
-impl ServerConfig {
-    /// Host and port together.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.host, self.port)
-    }
-}
-
-impl MetricsConfig {
-    /// Host and port together.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.host, self.port)
-    }
-}
-
-impl Stage {
-    /// The word of the configuration.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Development => "development",
-            Self::Staging => "staging",
-            Self::Production => "production",
-        }
     }
 }
 

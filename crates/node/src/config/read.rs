@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use convoke_agent::{Metadata, RegistryEntry};
+use convoke_agent::{CallSettings, Metadata, RegistryEntry};
 use convoke_model::{SpiffeId, TrustDomain, limits};
 
 use super::reader::{Problems, Section, nearest, quote};
@@ -90,6 +91,7 @@ pub(super) fn config(text: &str, name: &str, env: &Environment) -> Result<Config
             authorization,
             server,
             agent_registry,
+            calls: CallSettings::default(),
             metadata,
             stage,
             journal,
@@ -143,7 +145,8 @@ fn identity(mut section: Section<'_>, env: &Environment) -> Option<IdentityConfi
         .and_then(|uid| u32::try_from(uid).ok());
     section.finish();
     let spiffe_id = spiffe_id?;
-    Some(IdentityConfig { trust_domain: spiffe_id.trust_domain(), spiffe_id, socket, issuer_uid })
+    let trust_domain = spiffe_id.trust_domain();
+    Some(IdentityConfig { trust_domain, spiffe_id, socket, issuer_uid, files: None })
 }
 
 fn authorization(mut section: Section<'_>) -> AuthorizationConfig {
@@ -173,6 +176,10 @@ fn authorization(mut section: Section<'_>) -> AuthorizationConfig {
         policy_file,
         package: package.unwrap_or_else(|| PACKAGE_DEFAULT.to_owned()),
         rego_version,
+        data_files: Vec::new(),
+        reload_interval: Some(Duration::from_secs(1)),
+        opa: None,
+        decision_log: None,
     }
 }
 
@@ -199,6 +206,7 @@ fn server(mut section: Section<'_>) -> ServerConfig {
         port: port.unwrap_or(SERVER_PORT_DEFAULT),
         advertise_address,
         limits,
+        drain_timeout: Duration::from_secs(30),
     }
 }
 
@@ -215,7 +223,14 @@ fn limits(mut section: Section<'_>) -> LimitsConfig {
     let idle_timeout = time("idle_timeout", limits::IDLE_TIMEOUT);
     let connection_age_max = time("connection_age_max", limits::CONNECTION_AGE_MAX);
     section.finish();
-    LimitsConfig { body_bytes_max, connections_max, idle_timeout, connection_age_max }
+    LimitsConfig {
+        body_bytes_max,
+        connections_max,
+        idle_timeout,
+        connection_age_max,
+        requests_max: limits::REQUESTS_MAX,
+        queue_time_max: limits::QUEUE_TIME_MAX,
+    }
 }
 
 fn agent_registry(root: &mut Section<'_>) -> BTreeMap<String, RegistryEntry> {
@@ -238,7 +253,7 @@ fn agent_registry(root: &mut Section<'_>) -> BTreeMap<String, RegistryEntry> {
         }
         section.finish();
         if let (Some(spiffe_id), Some(address)) = (spiffe_id, address) {
-            entries.insert(key.to_owned(), RegistryEntry { spiffe_id, address });
+            entries.insert(key.to_owned(), RegistryEntry::new(spiffe_id, address));
         }
     }
     entries
@@ -258,7 +273,8 @@ impl Observability {
         ObservabilityConfig {
             logging: self.logging,
             metrics: self.metrics,
-            audit: AuditConfig { path, sync: self.audit_sync },
+            tracing: None,
+            audit: AuditConfig { path, sync: self.audit_sync, rotate_bytes: None, keep: 5 },
         }
     }
 }
@@ -298,6 +314,8 @@ fn observability(mut section: Section<'_>) -> Observability {
         logging: LoggingConfig {
             level: level.unwrap_or(tracing::Level::INFO),
             format: format.unwrap_or(Format::Json),
+            sampling_rate: 1.0,
+            redact: Vec::new(),
         },
         metrics: enabled.then(|| MetricsConfig {
             host: metrics_host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),

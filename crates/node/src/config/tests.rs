@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use convoke_model::SpiffeId;
 use serde_json::json;
 
 use super::*;
@@ -26,6 +27,7 @@ fn defaults_are_these() {
             spiffe_id: id,
             socket: None,
             issuer_uid: None,
+            files: None,
         },
         authorization: AuthorizationConfig {
             default_policy: DefaultPolicy::DenyAll,
@@ -33,6 +35,10 @@ fn defaults_are_these() {
             policy_file: None,
             package: "agentweave.authz".into(),
             rego_version: None,
+            data_files: Vec::new(),
+            reload_interval: Some(Duration::from_secs(1)),
+            opa: None,
+            decision_log: None,
         },
         server: ServerConfig {
             host: [127, 0, 0, 1].into(),
@@ -43,13 +49,28 @@ fn defaults_are_these() {
                 connections_max: 10_000,
                 idle_timeout: Duration::from_secs(75),
                 connection_age_max: Duration::from_secs(3600),
+                requests_max: 4096,
+                queue_time_max: Duration::from_millis(100),
             },
+            drain_timeout: Duration::from_secs(30),
         },
         agent_registry: BTreeMap::new(),
+        calls: Default::default(),
         observability: ObservabilityConfig {
-            logging: LoggingConfig { level: tracing::Level::INFO, format: Format::Json },
+            logging: LoggingConfig {
+                level: tracing::Level::INFO,
+                format: Format::Json,
+                sampling_rate: 1.0,
+                redact: Vec::new(),
+            },
+            tracing: None,
             metrics: None,
-            audit: AuditConfig { path: data_dir.join("audit.jsonl"), sync: false },
+            audit: AuditConfig {
+                path: data_dir.join("audit.jsonl"),
+                sync: false,
+                rotate_bytes: None,
+                keep: 5,
+            },
         },
         metadata: Metadata {
             name: "worker".into(),
@@ -205,14 +226,22 @@ data_dir: /d
         connections_max: 1,
         idle_timeout: Duration::from_millis(500),
         connection_age_max: Duration::from_secs(300),
+        requests_max: 4096,
+        queue_time_max: Duration::from_millis(100),
     };
     assert_eq!(config.server.limits, limits);
     assert_eq!(
         config.observability,
         ObservabilityConfig {
-            logging: LoggingConfig { level: tracing::Level::WARN, format: Format::Pretty },
+            logging: LoggingConfig {
+                level: tracing::Level::WARN,
+                format: Format::Pretty,
+                sampling_rate: 1.0,
+                redact: Vec::new(),
+            },
+            tracing: None,
             metrics: Some(MetricsConfig { host: [127, 0, 0, 1].into(), port: 0 }),
-            audit: AuditConfig { path: "/a.jsonl".into(), sync: true },
+            audit: AuditConfig { path: "/a.jsonl".into(), sync: true, rotate_bytes: None, keep: 5 },
         }
     );
     let extra = json!({"cloud": "aws", "zones": [1, 2.5, {"a": null}]});
