@@ -45,6 +45,23 @@ impl Child {
         Ok(writeln!(stdin, "{line}")?)
     }
 
+    /// Asks it to end, as closing its standard input does.
+    pub(crate) fn ask_to_end(&mut self) {
+        drop(self.stdin.take());
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn ended(&mut self, within: Duration) -> Result<process::ExitStatus> {
+        let give_up = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            anyhow::ensure!(Instant::now() < give_up, "a process still runs after {within:?}");
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// The lines that it prints, if [`Stdio::piped`] was asked for.
     pub(crate) fn lines(&mut self) -> Result<Lines> {
         let stdout = self.child.stdout.take().context("the output is not piped")?;

@@ -191,16 +191,17 @@ async fn drive(
     Ok(joined)
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-struct Connection {
-    stream: Box<dyn Stream>,
-    received: Vec<u8>,
+/// A keep-alive connection, and what came on it last.
+pub(crate) struct Connection {
+    pub(crate) stream: Box<dyn Stream>,
+    pub(crate) received: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(target: &Target) -> Result<Self> {
+    pub(crate) async fn open(target: &Target) -> Result<Self> {
         let tcp = TcpStream::connect(target.addr).await?;
         tcp.set_nodelay(true)?;
         let stream: Box<dyn Stream> = match &target.tls {
@@ -214,7 +215,7 @@ impl Connection {
     }
 
     /// Sends `request` and waits until its answer has been received.
-    async fn answer(&mut self, request: &[u8]) -> Result<Extent> {
+    pub(crate) async fn answer(&mut self, request: &[u8]) -> Result<Extent> {
         self.received.clear();
         self.stream.write_all(request).await?;
         self.stream.flush().await?;

@@ -17,6 +17,7 @@ mod stage;
 mod start;
 mod stats;
 mod targets;
+mod trial;
 mod unary;
 mod wire;
 
@@ -37,6 +38,8 @@ fn main() -> Result<()> {
     match cli.command {
         None => bench(&cli.options),
         Some(Command::Load(options)) => load(&options),
+        Some(Command::Trial(options)) => trial::run(&options, &binary(options.binary.as_deref())?),
+        Some(Command::Agent { config }) => trial::agent::serve(&config),
         Some(Command::CeilHttp { answer }) => ceiling::http::run(&answer),
         Some(Command::CeilTls { answer, identity }) => ceiling::tls::run(&answer, &identity),
         Some(Command::Decide { rego }) => decision::process(rego),

@@ -19,6 +19,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Keep one worker busy, so that a profiler can look at it
     Load(Load),
+    /// Put an agent under load while something happens to it, and see whether anything is lost
+    Trial(Trial),
+    #[command(hide = true)]
+    Agent { config: PathBuf },
     #[command(hide = true)]
     CeilHttp { answer: PathBuf },
     #[command(hide = true)]
@@ -72,6 +76,34 @@ pub(crate) struct Load {
     /// Use this binary instead of building the workspace's
     #[arg(long, value_name = "PATH")]
     pub(crate) binary: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trial {
+    /// What happens
+    #[arg(value_enum)]
+    pub(crate) kind: TrialKind,
+    /// For how long
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub(crate) seconds: u16,
+    /// How many drains
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) rounds: u16,
+    /// Use this binary instead of building the workspace's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TrialKind {
+    /// Identities are replaced every two seconds
+    Rotation,
+    /// The agent is asked to end, again and again
+    Drain,
+    /// Five times as much comes in as can be done
+    Overload,
+    /// The policy is replaced five times a second, by invalid ones among others
+    Reload,
 }
 
 /// What can be measured by itself.

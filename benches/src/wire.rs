@@ -9,7 +9,7 @@ use convoke_a2a::client::{Answer, build_send, parse_response, result_of};
 use convoke_a2a::jsonrpc::RequestIdJson;
 use convoke_model::{CapabilityName, Json, MessageId};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The tutorial's sentence.
 const SENTENCE: &str =
@@ -39,8 +39,13 @@ pub(crate) struct Exchange {
 
 /// The request: `SendMessage` that calls `count_words` with the tutorial's sentence.
 pub(crate) fn request() -> Result<Vec<u8>> {
-    let params = Json::of(&json!({ "text": SENTENCE }))?;
-    let capability = CapabilityName::parse("count_words")?;
+    send("count_words", &json!({ "text": SENTENCE }))
+}
+
+/// `SendMessage` that calls `capability` with `params`, as the bytes of an HTTP/1.1 request.
+pub(crate) fn send(capability: &str, params: &Value) -> Result<Vec<u8>> {
+    let params = Json::of(params)?;
+    let capability = CapabilityName::parse(capability)?;
     let (headers, body) =
         build_send(Some(&capability), &params, &MessageId::parse("bench-1")?, &id());
     let mut head = String::from("POST / HTTP/1.1\r\nhost: localhost\r\n");
