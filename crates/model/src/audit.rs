@@ -91,9 +91,7 @@ fn optional(line: &mut Vec<u8>, name: &'static str, value: Option<&str>) {
 
 fn field(line: &mut Vec<u8>, name: &'static str, value: &str) {
     key(line, name);
-    line.push(b'"');
-    escaped(line, value);
-    line.push(b'"');
+    write_json_string(line, value);
 }
 
 /// Writes a key that is not the first; our own names need no escape.
@@ -101,6 +99,14 @@ fn key(line: &mut Vec<u8>, name: &'static str) {
     line.extend_from_slice(b",\"");
     line.extend_from_slice(name.as_bytes());
     line.extend_from_slice(b"\":");
+}
+
+/// Writes `text` as a JSON string, quotes included, at the end of `out`. Characters that end lines,
+/// move a terminal's cursor or turn its text around are escaped.
+pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    escaped(out, text);
+    out.push(b'"');
 }
 
 /// Writes `text` as the inside of a JSON string.

@@ -31,6 +31,9 @@ pub enum Reason {
     Error(String),
     /// Evaluation took longer than it may.
     OverTime,
+    /// The server that decides cannot be asked, or gives no answer that can be read. The text is for
+    /// the operator, never for the caller.
+    Unreachable(String),
     /// The input document is larger than it may be.
     InputTooLarge,
 }
@@ -58,6 +61,7 @@ impl Reason {
             Self::NotADecision => "not_a_decision",
             Self::Error(_) => "error",
             Self::OverTime => "over_time",
+            Self::Unreachable(_) => "unreachable",
             Self::InputTooLarge => "input_too_large",
         }
     }
@@ -67,7 +71,7 @@ impl Reason {
     pub fn detail(&self) -> Option<&str> {
         match self {
             Self::Allowed(text) | Self::Denied(text) => text.as_deref(),
-            Self::Error(text) => Some(text),
+            Self::Error(text) | Self::Unreachable(text) => Some(text),
             _ => None,
         }
     }

@@ -20,7 +20,7 @@ mod task;
 mod time;
 mod trace;
 
-pub use audit::{AuditOutcome, AuditRecord};
+pub use audit::{AuditOutcome, AuditRecord, write_json_string};
 pub use caller::{Caller, Principal, TrustLevel};
 pub use chain::chain;
 pub use decision::{Decision, Reason, Revision};

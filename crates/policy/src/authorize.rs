@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use convoke_model::{Decision, Operation};
 
-use crate::{Policy, Question};
+use crate::{Policy, Question, RemoteVerdict};
 
 /// An operation that policy has allowed. Handlers take this and nothing else, and only
-/// [`authorize`] makes it.
+/// [`authorize`] and [`authorize_with`] make it.
 #[derive(Debug)]
 pub struct Authorized {
     operation: Operation,
@@ -40,6 +40,26 @@ pub fn authorize(
 ) -> Result<Authorized, Refused> {
     let question = Question { operation: operation.kind(), ..*question };
     let decision = policy.decide(&question, monotonic);
+    if decision.is_allowed() {
+        Ok(Authorized { operation, decision })
+    } else {
+        Err(Refused { operation, decision })
+    }
+}
+
+/// As [`authorize`], where a policy server has decided: lets `operation` through if the server's own
+/// answer, which nothing but [`RemoteVerdict::read`] makes, is yes. `took` is how long it took to ask.
+///
+/// # Errors
+///
+/// As [`authorize`].
+#[expect(clippy::result_large_err, reason = "both halves hold the operation; a box saves nothing")]
+pub fn authorize_with(
+    verdict: RemoteVerdict,
+    operation: Operation,
+    took: Duration,
+) -> Result<Authorized, Refused> {
+    let decision = verdict.into_decision(took);
     if decision.is_allowed() {
         Ok(Authorized { operation, decision })
     } else {

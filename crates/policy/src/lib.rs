@@ -34,6 +34,7 @@
 //! that does not need to know all of the request should not name `input.request` as a whole.
 
 mod authorize;
+mod document;
 mod engine;
 mod error;
 mod field;
@@ -47,12 +48,14 @@ mod policy;
 #[cfg(test)]
 mod properties;
 mod pure;
+mod remote;
 mod said;
 #[cfg(test)]
 mod tests;
 
-pub use authorize::{Authorized, Refused, authorize};
+pub use authorize::{Authorized, Refused, authorize, authorize_with};
 pub use error::LoadError;
 pub use input::Question;
 pub use load::SOURCE_BYTES_MAX;
 pub use policy::{Fixed, Language, PACKAGE_DEFAULT, Policy, PolicyOptions, PolicySource};
+pub use remote::{RemoteError, RemotePolicy, RemoteVerdict};

@@ -83,7 +83,10 @@ impl Memo {
         match reason {
             Reason::Allowed(_) | Reason::Denied(_) | Reason::Undefined | Reason::NotADecision => {}
             // What went wrong once may go well the next time.
-            Reason::Error(_) | Reason::OverTime | Reason::InputTooLarge => return,
+            Reason::Error(_)
+            | Reason::OverTime
+            | Reason::InputTooLarge
+            | Reason::Unreachable(_) => return,
         }
         let bytes = key.0.len() + reason.detail().map_or(0, str::len);
         if self.answers.len() >= ANSWERS_MAX || self.bytes + bytes > BYTES_MAX {
