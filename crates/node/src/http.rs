@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use convoke_a2a::card::WELL_KNOWN_PATH as CARD_PATH;
 use convoke_a2a::{http_status, jsonrpc};
 use convoke_identity::tls::peer_error;
 use convoke_model::{Fault, FaultCode, chain};
@@ -16,7 +15,7 @@ use futures_util::FutureExt;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
 };
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use tracing::Instrument;
 
 use crate::bodies::{self, Unread};
@@ -24,8 +23,9 @@ use crate::connection::{Connection, Listener};
 use crate::context::millis;
 use crate::ids;
 use crate::observe::health::LIVE_BODY;
-use crate::observe::metrics::Status;
+use crate::observe::metrics::{self, Status};
 use crate::operations::{self, Answer};
+use crate::routes::{self, AGENT_ROUTES, Document, Nothing, Target};
 use crate::service::Service;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -74,23 +74,14 @@ impl Handler for Routes {
                  Origin is another",
             );
         }
-        let get = matches!(*request.method(), Method::GET | Method::HEAD);
-        match request.uri().path() {
-            "/" if request.method() == Method::POST => self.rpc(connection, request).await,
-            "/" => not_allowed("POST"),
-            CARD_PATH if get => match self.service.card.get() {
-                Some(card) => card.answer(request.headers()),
-                None => problem(StatusCode::SERVICE_UNAVAILABLE, "the agent is starting"),
-            },
-            CARD_PATH => not_allowed("GET, HEAD"),
-            path => match health(&self.service, path) {
-                Some(answer) if get => answer,
-                Some(_) => not_allowed("GET, HEAD"),
-                None => problem(
-                    StatusCode::NOT_FOUND,
-                    "nothing is here; calls go to / and the card is at /.well-known/agent-card.json",
-                ),
-            },
+        match routes::find(AGENT_ROUTES, request.method(), request.uri().path()) {
+            Ok(Target::Rpc) => self.rpc(connection, request).await,
+            Ok(Target::Document(document)) => read(&self.service, document, request.headers()),
+            Err(Nothing::NotAllowed(allowed)) => not_allowed(allowed),
+            Err(Nothing::NotFound) => problem(
+                StatusCode::NOT_FOUND,
+                "nothing is here; calls go to / and the card is at /.well-known/agent-card.json",
+            ),
         }
     }
 }
@@ -254,20 +245,38 @@ fn is_local(authority: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host == "127.0.0.1" || host == "[::1]"
 }
 
-/// The answer to a question about the agent's health; `None` if `path` is no such question.
-pub(crate) fn health(service: &Service, path: &str) -> Option<Response<ResponseBody>> {
+/// A document that anybody may read.
+pub(crate) fn read(
+    service: &Service,
+    document: Document,
+    headers: &HeaderMap,
+) -> Response<ResponseBody> {
     let report = || service.health.report(service.clock.now());
-    Some(match path {
-        "/health/live" => json(StatusCode::OK, LIVE_BODY),
-        "/health/ready" => {
+    match document {
+        Document::Card => match service.card.get() {
+            Some(card) => card.answer(headers),
+            None => problem(StatusCode::SERVICE_UNAVAILABLE, "the agent is starting"),
+        },
+        Document::Live => json(StatusCode::OK, LIVE_BODY),
+        Document::Ready => {
             let report = report();
             let status =
                 if report.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             json(status, report.ready_body())
         }
-        "/health" => json(StatusCode::OK, report().health_body(&service.agent.metadata.name)),
-        _ => return None,
-    })
+        Document::Health => {
+            json(StatusCode::OK, report().health_body(&service.agent.metadata.name))
+        }
+        Document::Metrics => match service.metrics.encode(service.clock.now()) {
+            Ok(text) => {
+                let mut response = Response::new(ResponseBody::from(Bytes::from(text)));
+                let media = HeaderValue::from_static(metrics::CONTENT_TYPE);
+                response.headers_mut().insert(CONTENT_TYPE, media);
+                response
+            }
+            Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "a metric cannot be written"),
+        },
+    }
 }
 
 /// A response with a JSON body that no cache keeps.
@@ -285,7 +294,7 @@ pub(crate) fn problem(status: StatusCode, text: &str) -> Response<ResponseBody> 
     json(status, serde_json::json!({ "error": text }).to_string())
 }
 
-fn not_allowed(allowed: &'static str) -> Response<ResponseBody> {
+pub(crate) fn not_allowed(allowed: &'static str) -> Response<ResponseBody> {
     let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, &format!("use {allowed} here"));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response

@@ -26,6 +26,7 @@ mod metrics_listener;
 mod node;
 pub mod observe;
 mod operations;
+pub mod routes;
 mod service;
 mod sparse;
 mod tasks;
