@@ -112,11 +112,15 @@ pub(crate) fn message_bytes(message: &Message) -> usize {
 
 /// The same for `task`.
 pub(crate) fn task_bytes(task: &Task) -> usize {
-    let artifact = |artifact: &Artifact| 128 + parts_bytes(&artifact.parts);
-    320 + task.artifacts.iter().map(artifact).sum::<usize>()
+    320 + task.artifacts.iter().map(artifact_bytes).sum::<usize>()
         + task.history.iter().map(message_bytes).sum::<usize>()
         + task.status.message.as_ref().map_or(0, message_bytes)
         + task.metadata.as_ref().map_or(0, json_bytes)
+}
+
+/// The same for `artifact`.
+pub(crate) fn artifact_bytes(artifact: &Artifact) -> usize {
+    128 + parts_bytes(&artifact.parts)
 }
 
 fn parts_bytes(parts: &[Part]) -> usize {
@@ -171,7 +175,7 @@ fn part(out: &mut Vec<u8>, part: &Part) {
     object.end();
 }
 
-fn artifact(out: &mut Vec<u8>, artifact: &Artifact) {
+pub(crate) fn artifact(out: &mut Vec<u8>, artifact: &Artifact) {
     let mut object = Object::begin(out);
     object.string("artifactId", artifact.artifact_id.as_str());
     object.optional("name", artifact.name.as_deref());
@@ -183,7 +187,7 @@ fn artifact(out: &mut Vec<u8>, artifact: &Artifact) {
     object.end();
 }
 
-fn status(out: &mut Vec<u8>, status: &TaskStatus) {
+pub(crate) fn status(out: &mut Vec<u8>, status: &TaskStatus) {
     let mut object = Object::begin(out);
     object.string("state", status.state.as_str());
     if let Some(said) = &status.message {

@@ -1,8 +1,8 @@
 //! The decisions about a task.
 
 use convoke_model::{
-    Content, Fault, FaultCode, Message, MessageId, Part, Role, TaskEvent, TaskState, TaskStatus,
-    UnixMillis,
+    Artifact, Content, Fault, FaultCode, Message, MessageId, Part, Role, TaskEvent, TaskState,
+    TaskStatus, UnixMillis, limits,
 };
 
 use crate::{Action, Effects, Event, State};
@@ -20,7 +20,9 @@ use crate::{Action, Effects, Event, State};
 /// - [`FaultCode::TaskNotFound`] if the event is about a task that was never submitted, or a new
 ///   message names another task than this;
 /// - [`FaultCode::TaskNotCancelable`] if a task that has ended is to be cancelled;
-/// - [`FaultCode::UnsupportedOperation`] for a message to a task that exists;
+/// - [`FaultCode::UnsupportedOperation`] for a message to a task that does not wait for one, and for
+///   a second question of a handler whose first one is open;
+/// - [`FaultCode::ResourceExhausted`] if the task would grow beyond what its readers take;
 /// - [`FaultCode::InvalidParams`] for a message that names another context than the task's;
 /// - [`FaultCode::Internal`] if the task is submitted a second time, which no caller can ask for.
 pub fn decide(
@@ -31,38 +33,59 @@ pub fn decide(
 ) -> Result<(), Fault> {
     match event {
         Event::Submit(message) => submit(state, message, now, effects),
-        Event::Message(message) => Err(refuse_message(state, &message)),
+        Event::Message(message) => take_message(state, message, now, effects),
         Event::Cancel => cancel(state, now, effects),
         Event::HandlerStarted => {
             if stands_at(state) != Some(TaskState::Submitted) {
                 return Ok(());
             }
-            let working = TaskStatus { state: TaskState::Working, message: None, timestamp: now };
-            record(state, effects, TaskEvent::Status(working))
+            move_to(state, TaskState::Working, None, now, effects)
         }
         // What is left are reports about the handler: stale once the task has ended.
         _ if !is_active(state) => Ok(()),
+        // While the task waits, its status says for what, and that is what the client has to see.
+        Event::HandlerProgress(_) if waits(state) => Ok(()),
+        Event::HandlerProgress(message) => {
+            move_to(state, TaskState::Working, Some(message), now, effects)
+        }
+        Event::HandlerArtifact { artifact, append, last } => {
+            check_growth(state, &artifact, append)?;
+            record(state, effects, TaskEvent::Artifact { artifact, append, last })
+        }
+        Event::HandlerAsked(_) if waits(state) => {
+            let text = format!("task `{}` has a question open already", state.id());
+            Err(Fault::new(FaultCode::UnsupportedOperation, text))
+        }
+        Event::HandlerAsked(question) => {
+            move_to(state, TaskState::InputRequired, Some(question), now, effects)?;
+            effects.actions.push(Action::Answer);
+            Ok(())
+        }
+        Event::HandlerResumed if waits(state) => {
+            move_to(state, TaskState::Working, None, now, effects)
+        }
+        Event::HandlerResumed => Ok(()),
         Event::HandlerFinished(Ok(artifact)) => {
             record(state, effects, TaskEvent::Artifact { artifact, append: false, last: true })?;
-            end(state, TaskState::Completed, None, now, effects)?;
+            move_to(state, TaskState::Completed, None, now, effects)?;
             effects.actions.push(Action::Answer);
             Ok(())
         }
         Event::HandlerFinished(Err(why)) => {
-            end(state, TaskState::Failed, Some(why), now, effects)?;
+            move_to(state, TaskState::Failed, Some(why), now, effects)?;
             effects.actions.push(Action::Answer);
             Ok(())
         }
         Event::HandlerPanicked { message_id } => {
             let text = format!("capability `{}` broke off unexpectedly", state.capability());
-            end(state, TaskState::Failed, Some(say(message_id, text)), now, effects)?;
+            move_to(state, TaskState::Failed, Some(say(message_id, text)), now, effects)?;
             effects.actions.push(Action::Answer);
             Ok(())
         }
         Event::DeadlinePassed { message_id } => {
             let text =
                 format!("the deadline passed before capability `{}` ended", state.capability());
-            end(state, TaskState::Failed, Some(say(message_id, text)), now, effects)?;
+            move_to(state, TaskState::Failed, Some(say(message_id, text)), now, effects)?;
             effects.actions.extend([Action::StopHandler, Action::Answer]);
             Ok(())
         }
@@ -90,27 +113,61 @@ fn submit(
     Ok(())
 }
 
-/// Why a message to an existing task is not taken. Conversations within one task are not supported.
-fn refuse_message(state: &State, message: &Message) -> Fault {
-    if let Err(fault) = check_context(state, message) {
-        return fault;
+/// Takes a message to a task that waits for one; any other task takes none.
+fn take_message(
+    state: &mut State,
+    mut message: Message,
+    now: UnixMillis,
+    effects: &mut Effects,
+) -> Result<(), Fault> {
+    let id = state.id().as_str();
+    if message.task_id.as_ref().is_some_and(|named| named != state.id()) {
+        return Err(not_found(message.task_id.as_ref().map_or("", |named| named.as_str())));
     }
-    let id = state.id();
-    match stands_at(state) {
-        None => not_found(id.as_str()),
-        Some(stands) => {
-            let text = if stands.is_terminal() {
-                format!(
-                    "task `{id}` has ended; send a new message that names it in `referenceTaskIds`"
-                )
-            } else {
-                format!("task `{id}` is at work and takes no further messages; wait until it ends")
-            };
-            Fault::new(FaultCode::UnsupportedOperation, text)
-                .with("taskId", id.as_str())
-                .with("state", stands.as_str())
-        }
+    check_context(state, &message)?;
+    let Some(task) = state.task() else { return Err(not_found(id)) };
+    let stands = task.status.state;
+    if !waits(state) {
+        let text = if stands.is_terminal() {
+            format!("task `{id}` has ended; send a new message that names it in `referenceTaskIds`")
+        } else {
+            format!("task `{id}` is at work and takes no further messages; wait until it ends")
+        };
+        return Err(Fault::new(FaultCode::UnsupportedOperation, text)
+            .with("taskId", id)
+            .with("state", stands.as_str()));
     }
+    // The question joins the history too.
+    if task.history.len() + 2 > limits::JSON_ITEMS_MAX {
+        return Err(too_large(state, "messages"));
+    }
+    place(state, &mut message);
+    // The question is moved to the history by what follows it, so the answer comes second.
+    move_to(state, TaskState::Working, None, now, effects)?;
+    record(state, effects, TaskEvent::Message(message))?;
+    effects.actions.push(Action::ResumeHandler);
+    Ok(())
+}
+
+/// Holds a task to what a reader takes of one list. Texts that follow each other are one part by
+/// then, so an artifact of ten thousand of them is far from the bound.
+fn check_growth(state: &State, artifact: &Artifact, append: bool) -> Result<(), Fault> {
+    let artifacts = state.task().map_or(&[][..], |task| &task.artifacts);
+    let known = artifacts.iter().find(|known| known.artifact_id == artifact.artifact_id);
+    let before = known.filter(|_| append).map_or(0, |known| known.parts.len());
+    if before + artifact.parts.len() > limits::JSON_ITEMS_MAX {
+        return Err(too_large(state, "parts in one artifact"));
+    }
+    // One is left for the result.
+    if known.is_none() && artifacts.len() + 1 >= limits::JSON_ITEMS_MAX {
+        return Err(too_large(state, "artifacts"));
+    }
+    Ok(())
+}
+
+fn too_large(state: &State, what: &str) -> Fault {
+    let text = format!("task `{}` has as many {what} as its readers take", state.id());
+    Fault::new(FaultCode::ResourceExhausted, text)
 }
 
 fn cancel(state: &mut State, now: UnixMillis, effects: &mut Effects) -> Result<(), Fault> {
@@ -124,17 +181,17 @@ fn cancel(state: &mut State, now: UnixMillis, effects: &mut Effects) -> Result<(
                 .with("state", stands.as_str()))
         }
         Some(_) => {
-            end(state, TaskState::Canceled, None, now, effects)?;
+            move_to(state, TaskState::Canceled, None, now, effects)?;
             effects.actions.extend([Action::StopHandler, Action::Answer]);
             Ok(())
         }
     }
 }
 
-/// Records that the task ended as `ending`, and what the agent says of it.
-fn end(
+/// Records that the task stands at `to` from now on, and what the agent says of it.
+fn move_to(
     state: &mut State,
-    ending: TaskState,
+    to: TaskState,
     mut says: Option<Message>,
     timestamp: UnixMillis,
     effects: &mut Effects,
@@ -142,7 +199,7 @@ fn end(
     if let Some(message) = &mut says {
         place(state, message);
     }
-    let status = TaskStatus { state: ending, message: says, timestamp };
+    let status = TaskStatus { state: to, message: says, timestamp };
     record(state, effects, TaskEvent::Status(status))
 }
 
@@ -163,6 +220,11 @@ fn stands_at(state: &State) -> Option<TaskState> {
 
 fn is_active(state: &State) -> bool {
     stands_at(state).is_some_and(|stands| !stands.is_terminal())
+}
+
+/// Whether the task waits for a message.
+fn waits(state: &State) -> bool {
+    stands_at(state).is_some_and(TaskState::is_interrupted)
 }
 
 fn say(id: MessageId, text: String) -> Message {

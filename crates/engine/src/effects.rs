@@ -23,9 +23,11 @@ pub enum Action {
     /// Run the handler of the task's capability. An in-process handler may have been started
     /// earlier, as long as none of its own effects was let out.
     RunHandler,
+    /// Hand the message that came last to the handler, which waits for it.
+    ResumeHandler,
     /// Stop the handler; whatever it still says changes nothing.
     StopHandler,
-    /// The task stands where those who wait for it can be answered.
+    /// The task stands where those who wait for it can be answered: it has ended, or waits itself.
     Answer,
 }
 

@@ -14,6 +14,21 @@ pub enum Event {
     Message(Message),
     /// The capability's handler has begun.
     HandlerStarted,
+    /// The capability's handler says how far it is.
+    HandlerProgress(Message),
+    /// The capability's handler gave a result, or a piece of one, before its end.
+    HandlerArtifact {
+        /// The result, or the piece.
+        artifact: Artifact,
+        /// Whether the parts are added to the artifact of that name instead of replacing it.
+        append: bool,
+        /// Whether the artifact is complete with this.
+        last: bool,
+    },
+    /// The capability's handler wants to be told something before it goes on.
+    HandlerAsked(Message),
+    /// The capability's handler goes on without the answer that it asked for.
+    HandlerResumed,
     /// The capability's handler gave its result, or the agent's own words on why it has none.
     HandlerFinished(Result<Artifact, Message>),
     /// The capability's handler panicked.

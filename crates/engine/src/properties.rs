@@ -2,7 +2,7 @@
 
 use convoke_model::{
     Artifact, ArtifactId, CapabilityName, Content, ContextId, Message, MessageId, Part, Role,
-    TaskEvent, TaskId, UnixMillis,
+    TaskEvent, TaskId, TaskState, UnixMillis,
 };
 use proptest::prelude::*;
 
@@ -39,6 +39,12 @@ fn event() -> impl Strategy<Value = Event> {
         any::<u8>().prop_map(|id| Event::Submit(message(id))),
         any::<u8>().prop_map(|id| Event::Message(message(id))),
         Just(Event::HandlerStarted),
+        any::<u8>().prop_map(|id| Event::HandlerProgress(message(id))),
+        (0_u8..3, any::<bool>(), any::<bool>()).prop_map(|(id, append, last)| {
+            Event::HandlerArtifact { artifact: artifact(id), append, last }
+        }),
+        any::<u8>().prop_map(|id| Event::HandlerAsked(message(id))),
+        Just(Event::HandlerResumed),
         any::<u8>().prop_map(|id| Event::HandlerFinished(Ok(artifact(id)))),
         any::<u8>().prop_map(|id| Event::HandlerFinished(Err(message(id)))),
         any::<u8>().prop_map(move |id| Event::HandlerPanicked { message_id: named(id) }),
@@ -49,6 +55,53 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn ends(record: &TaskEvent) -> bool {
     matches!(record, TaskEvent::Status(status) if status.state.is_terminal())
+}
+
+fn asks(record: &TaskEvent) -> bool {
+    matches!(record, TaskEvent::Status(status) if status.state.is_interrupted())
+}
+
+fn stands_at(state: &State) -> Option<TaskState> {
+    state.task().map(|task| task.status.state)
+}
+
+/// Where a task comes to, and what it then does, as a table without payloads: what [`decide`] has to
+/// agree with. `None` is a refusal; the artifacts that exist are the caller's to know.
+fn model(
+    at: Option<TaskState>,
+    event: &Event,
+    appends_to_known: bool,
+) -> Option<(Option<TaskState>, Vec<Action>)> {
+    use Action::{Answer, ResumeHandler, RunHandler, StopHandler};
+    use TaskState::{Canceled, Completed, Failed, InputRequired, Submitted, Working};
+    let to = |state, actions: &[Action]| Some((Some(state), actions.to_vec()));
+    let stays = Some((at, Vec::new()));
+    match (at, event) {
+        (None, Event::Submit(_)) => to(Submitted, &[RunHandler]),
+        (Some(_), Event::Submit(_)) | (None, Event::Message(_) | Event::Cancel) => None,
+        (None, _) => stays,
+        (Some(InputRequired), Event::Message(_)) => to(Working, &[ResumeHandler]),
+        (Some(_), Event::Message(_)) => None,
+        (Some(Completed | Failed | Canceled), Event::Cancel) => None,
+        (Some(_), Event::Cancel) => to(Canceled, &[StopHandler, Answer]),
+        (Some(Completed | Failed | Canceled), _) => stays,
+        (Some(Submitted), Event::HandlerStarted) => to(Working, &[]),
+        (Some(_), Event::HandlerStarted) => stays,
+        (Some(InputRequired), Event::HandlerProgress(_)) => stays,
+        (Some(_), Event::HandlerProgress(_)) => to(Working, &[]),
+        (Some(_), Event::HandlerArtifact { append, .. }) => {
+            (!append || appends_to_known).then_some((at, Vec::new()))
+        }
+        (Some(InputRequired), Event::HandlerAsked(_)) => None,
+        (Some(_), Event::HandlerAsked(_)) => to(InputRequired, &[Answer]),
+        (Some(InputRequired), Event::HandlerResumed) => to(Working, &[]),
+        (Some(_), Event::HandlerResumed) => stays,
+        (Some(_), Event::HandlerFinished(Ok(_))) => to(Completed, &[Answer]),
+        (Some(_), Event::HandlerFinished(Err(_)) | Event::HandlerPanicked { .. }) => {
+            to(Failed, &[Answer])
+        }
+        (Some(_), Event::DeadlinePassed { .. }) => to(Failed, &[StopHandler, Answer]),
+    }
 }
 
 fn count(actions: &[Action], wanted: Action) -> usize {
@@ -62,7 +115,22 @@ proptest! {
         for (at, event) in (1..).zip(events) {
             let (before, recorded) = (live.clone(), effects.records.len());
             let acted = effects.actions.len();
+            let known = match &event {
+                Event::HandlerArtifact { artifact, .. } => {
+                    let made = |task: &convoke_model::Task| {
+                        task.artifacts.iter().any(|it| it.artifact_id == artifact.artifact_id)
+                    };
+                    live.task().is_some_and(made)
+                }
+                _ => false,
+            };
+            let expected = model(stands_at(&live), &event, known);
+            let shown = format!("{event:?}");
             let decided = decide(&mut live, event, UnixMillis(at), &mut effects);
+            let found = decided.is_ok().then(|| {
+                (stands_at(&live), effects.actions[acted..].to_vec())
+            });
+            prop_assert_eq!(found, expected, "{} at {:?}", shown, stands_at(&before));
             if decided.is_err() || effects.records.len() == recorded {
                 prop_assert_eq!(&live, &before, "a refused or late event changes nothing");
                 prop_assert_eq!(effects.records.len(), recorded);
@@ -73,7 +141,9 @@ proptest! {
 
         let ended = usize::from(live.is_ended());
         prop_assert_eq!(effects.records.iter().filter(|record| ends(record)).count(), ended);
-        prop_assert_eq!(count(&effects.actions, Action::Answer), ended);
+        let questions = effects.records.iter().filter(|record| asks(record)).count();
+        prop_assert_eq!(count(&effects.actions, Action::Answer), ended + questions);
+        prop_assert!(count(&effects.actions, Action::ResumeHandler) <= questions);
         prop_assert!(count(&effects.actions, Action::StopHandler) <= ended);
         let submitted = usize::from(live.task().is_some());
         prop_assert_eq!(count(&effects.actions, Action::RunHandler), submitted);

@@ -104,6 +104,7 @@ pub fn audit(request_id: &str) -> AuditRecord {
     AuditRecord {
         at: UnixMillis(1),
         request_id: RequestId::parse(request_id).unwrap(),
+        trace: convoke_model::TraceContext::root(1, 1, false),
         agent: agent(),
         caller: "spiffe://example.org/orchestrator".into(),
         remote_addr: "127.0.0.1:40000".into(),
@@ -154,9 +155,8 @@ async fn commits_are_read_back(journal: &dyn Journal) {
     assert_eq!((task.id.as_str(), task.context_id.as_str()), ("t", "context"));
     assert_eq!(task.status.state, TaskState::Completed);
     assert_eq!(task.history, [message("hello")]);
-    let texts = ["one", "two"].map(|text| Part::new(Content::Text(text.to_owned())));
     assert_eq!(task.artifacts.len(), 1);
-    assert_eq!(task.artifacts[0].parts, texts);
+    assert_eq!(task.artifacts[0].parts, [Part::new(Content::Text("onetwo".to_owned()))]);
 }
 
 async fn expected_seq_has_one_winner(journal: &Arc<dyn Journal>) {

@@ -1,7 +1,13 @@
 //! How a task follows from its events: the one rule that the engine, which makes events, and every
 //! journal, which keeps them, share.
 
-use crate::{ArtifactId, ContextId, Task, TaskEvent, TaskId, TaskState, TaskStatus};
+use crate::{
+    ArtifactId, Content, ContextId, Part, Task, TaskEvent, TaskId, TaskState, TaskStatus, limits,
+};
+
+/// Longest text, in bytes, that pieces of text are joined to. Written as JSON a byte becomes six at
+/// most, and readers take a string of [`limits::JSON_STRING_BYTES_MAX`].
+const JOINED_BYTES_MAX: usize = limits::JSON_STRING_BYTES_MAX / 8;
 
 /// Why an event cannot follow the ones before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,11 +52,17 @@ impl Task {
             // `admits` lets no second submission through.
             TaskEvent::Submitted { .. } => {}
             TaskEvent::Message(message) => self.history.push(message),
-            TaskEvent::Status(status) => self.status = status,
+            TaskEvent::Status(status) => {
+                let before = std::mem::replace(&mut self.status, status);
+                // A question is part of the conversation; what was said of progress is not.
+                if before.state.is_interrupted() {
+                    self.history.extend(before.message);
+                }
+            }
             TaskEvent::Artifact { artifact, append, last: _ } => {
                 let id = &artifact.artifact_id;
                 match self.artifacts.iter_mut().find(|known| known.artifact_id == *id) {
-                    Some(known) if append => known.parts.extend(artifact.parts),
+                    Some(known) if append => add(&mut known.parts, artifact.parts),
                     Some(known) => *known = artifact,
                     None => self.artifacts.push(artifact),
                 }
@@ -90,6 +102,32 @@ impl Task {
         }
         Ok(())
     }
+}
+
+/// Adds `pieces` to `parts`. Plain text continues the plain text before it, so that an artifact
+/// which came in ten thousand pieces is kept, and read, as one.
+fn add(parts: &mut Vec<Part>, pieces: Vec<Part>) {
+    for piece in pieces {
+        let before = parts.last_mut().filter(|before| is_plain(before) && is_plain(&piece));
+        match (before.map(|before| &mut before.content), &piece.content) {
+            (Some(Content::Text(text)), Content::Text(more))
+                if text.len() + more.len() <= JOINED_BYTES_MAX =>
+            {
+                text.push_str(more);
+            }
+            _ => parts.push(piece),
+        }
+    }
+}
+
+/// Whether `part` is text and nothing else.
+fn is_plain(part: &Part) -> bool {
+    let Part { content, metadata, filename, media_type, unknown } = part;
+    matches!(content, Content::Text(_))
+        && metadata.is_none()
+        && filename.is_none()
+        && media_type.is_none()
+        && unknown.is_empty()
 }
 
 fn makes(event: &TaskEvent, id: &ArtifactId) -> bool {
@@ -169,9 +207,44 @@ mod tests {
                 artifact("a", "3", true),
                 status(Completed),
             ],
-            Ok((Completed, &["1 3", "2"])),
+            Ok((Completed, &["13", "2"])),
         );
         check(&[artifact("a", "1", false), artifact("a", "2", false)], Ok((Submitted, &["2"])));
+    }
+
+    #[test]
+    fn plain_texts_are_joined_up_to_a_length_and_other_parts_are_not() {
+        let plain = |text: &str| Part::new(Content::Text(text.to_owned()));
+        let named = Part { filename: Some("a.txt".into()), ..plain("2") };
+        let mut parts = vec![plain("1")];
+        add(&mut parts, vec![plain("2"), named.clone(), plain("3"), plain(""), plain("4")]);
+        assert_eq!(parts, [plain("12"), named, plain("34")]);
+        let long = "x".repeat(JOINED_BYTES_MAX - 1);
+        add(&mut parts, vec![plain(&long), plain("5"), plain("6")]);
+        let lengths: Vec<_> =
+            parts.iter().map(|part| format!("{:?}", part.content).len()).collect();
+        assert_eq!((parts.len(), &parts[4]), (5, &plain("6")), "{lengths:?}");
+    }
+
+    #[test]
+    fn a_question_joins_the_history_when_the_task_goes_on() {
+        use TaskState::{InputRequired, Working};
+        let says = |state, id| {
+            let message = Some(message(id));
+            TaskEvent::Status(TaskStatus { state, message, timestamp: UnixMillis(2) })
+        };
+        let mut task = task();
+        for event in [
+            says(Working, "progress"),
+            says(InputRequired, "question"),
+            status(Working),
+            TaskEvent::Message(message("answer")),
+            status(TaskState::Completed),
+        ] {
+            task.apply(event).unwrap();
+        }
+        let history: Vec<_> = task.history.iter().map(|said| said.message_id.as_str()).collect();
+        assert_eq!(history, ["m", "question", "answer"]);
     }
 
     #[test]

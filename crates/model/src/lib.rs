@@ -20,7 +20,7 @@ mod task;
 mod time;
 mod trace;
 
-pub use audit::{AuditOutcome, AuditRecord, write_json_string};
+pub use audit::{AuditEvent, AuditEventKind, AuditOutcome, AuditRecord, write_json_string};
 pub use caller::{Caller, Principal, TrustLevel};
 pub use chain::chain;
 pub use decision::{Decision, Reason, Revision};
@@ -29,7 +29,7 @@ pub use fold::EventError;
 pub use ids::{ArtifactId, CapabilityName, ContextId, IdError, MessageId, RequestId, TaskId};
 pub use json::{Json, JsonError};
 pub use operation::{
-    CancelTask, GetTask, Operation, OperationKind, SendConfiguration, SendMessage,
+    CancelTask, GetTask, Operation, OperationKind, SendConfiguration, SendMessage, SubscribeToTask,
 };
 pub use secret::Secret;
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};

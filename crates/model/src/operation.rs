@@ -7,10 +7,14 @@ use crate::{ContextId, Json, Message, TaskId};
 pub enum Operation {
     /// Hand the agent a message; it answers with a message or a task.
     SendMessage(SendMessage),
+    /// The same, answered by a stream of what becomes of it.
+    SendStreamingMessage(SendMessage),
     /// Read a task.
     GetTask(GetTask),
     /// End a task that is still running.
     CancelTask(CancelTask),
+    /// Follow a task that has not ended.
+    SubscribeToTask(SubscribeToTask),
 }
 
 /// The name of an operation, without what it asks for.
@@ -18,13 +22,17 @@ pub enum Operation {
 pub enum OperationKind {
     /// See [`Operation::SendMessage`].
     SendMessage,
+    /// See [`Operation::SendStreamingMessage`].
+    SendStreamingMessage,
     /// See [`Operation::GetTask`].
     GetTask,
     /// See [`Operation::CancelTask`].
     CancelTask,
+    /// See [`Operation::SubscribeToTask`].
+    SubscribeToTask,
 }
 
-/// The request of [`Operation::SendMessage`].
+/// The request of [`Operation::SendMessage`] and [`Operation::SendStreamingMessage`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct SendMessage {
     /// What the request says its tenant is. It may match the caller's, never select one.
@@ -70,14 +78,25 @@ pub struct CancelTask {
     pub metadata: Option<Json>,
 }
 
+/// The request of [`Operation::SubscribeToTask`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscribeToTask {
+    /// As in [`SendMessage::tenant`].
+    pub tenant: Option<String>,
+    /// Which task.
+    pub id: TaskId,
+}
+
 impl Operation {
     /// The operation's name.
     #[must_use]
     pub fn kind(&self) -> OperationKind {
         match self {
             Self::SendMessage(_) => OperationKind::SendMessage,
+            Self::SendStreamingMessage(_) => OperationKind::SendStreamingMessage,
             Self::GetTask(_) => OperationKind::GetTask,
             Self::CancelTask(_) => OperationKind::CancelTask,
+            Self::SubscribeToTask(_) => OperationKind::SubscribeToTask,
         }
     }
 
@@ -85,9 +104,12 @@ impl Operation {
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
         match self {
-            Self::SendMessage(request) => request.tenant.as_deref(),
+            Self::SendMessage(request) | Self::SendStreamingMessage(request) => {
+                request.tenant.as_deref()
+            }
             Self::GetTask(request) => request.tenant.as_deref(),
             Self::CancelTask(request) => request.tenant.as_deref(),
+            Self::SubscribeToTask(request) => request.tenant.as_deref(),
         }
     }
 
@@ -95,9 +117,12 @@ impl Operation {
     #[must_use]
     pub fn task_id(&self) -> Option<&TaskId> {
         match self {
-            Self::SendMessage(request) => request.message.task_id.as_ref(),
+            Self::SendMessage(request) | Self::SendStreamingMessage(request) => {
+                request.message.task_id.as_ref()
+            }
             Self::GetTask(request) => Some(&request.id),
             Self::CancelTask(request) => Some(&request.id),
+            Self::SubscribeToTask(request) => Some(&request.id),
         }
     }
 
@@ -105,8 +130,10 @@ impl Operation {
     #[must_use]
     pub fn context_id(&self) -> Option<&ContextId> {
         match self {
-            Self::SendMessage(request) => request.message.context_id.as_ref(),
-            Self::GetTask(_) | Self::CancelTask(_) => None,
+            Self::SendMessage(request) | Self::SendStreamingMessage(request) => {
+                request.message.context_id.as_ref()
+            }
+            Self::GetTask(_) | Self::CancelTask(_) | Self::SubscribeToTask(_) => None,
         }
     }
 }
@@ -117,8 +144,10 @@ impl OperationKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SendMessage => "SendMessage",
+            Self::SendStreamingMessage => "SendStreamingMessage",
             Self::GetTask => "GetTask",
             Self::CancelTask => "CancelTask",
+            Self::SubscribeToTask => "SubscribeToTask",
         }
     }
 }

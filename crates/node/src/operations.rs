@@ -8,7 +8,7 @@ use convoke_journal::StoredTask;
 use convoke_model::{
     AuditOutcome, AuditRecord, Caller, CancelTask, CapabilityName, Content, Fault, FaultCode,
     GetTask, Json, Message, Operation, OperationKind, Part, Reason, RequestId, Role, SendMessage,
-    Task, TaskId, TraceContext, UnixMillis,
+    SubscribeToTask, Task, TaskId, TraceContext, UnixMillis,
 };
 use convoke_policy::{Authorized, Question, authorize};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,10 @@ impl Request<'_> {
             Operation::SendMessage(request) => self.send(request, subject, audit).await,
             Operation::GetTask(request) => self.get(request, subject, audit).await,
             Operation::CancelTask(request) => self.cancel(request, subject, audit).await,
+            Operation::SendStreamingMessage(_) | Operation::SubscribeToTask(_) => {
+                self.service.put_on_record(Some(audit)).await?;
+                Err(Fault::new(FaultCode::UnsupportedOperation, "streaming is not served yet"))
+            }
         }
     }
 
@@ -98,7 +102,7 @@ impl Request<'_> {
     /// Finds out what the operation is about. What belongs to somebody else is not there.
     async fn look_up(&self, operation: &Operation) -> Result<Subject, Fault> {
         let task = match operation {
-            Operation::SendMessage(request) => match &request.message.task_id {
+            Operation::SendMessage(request) | Operation::SendStreamingMessage(request) => match &request.message.task_id {
                 Some(id) => id,
                 None => {
                     let named = convoke_a2a::capability::named_capability(&request.message)?;
@@ -108,6 +112,7 @@ impl Request<'_> {
                 }
             },
             Operation::GetTask(GetTask { id, .. })
+            | Operation::SubscribeToTask(SubscribeToTask { id, .. })
             | Operation::CancelTask(CancelTask { id, .. }) => id,
         };
         let read = self.service.journal.read(&self.connection.scope, task).await;
@@ -351,6 +356,7 @@ impl Request<'_> {
         AuditRecord {
             at: self.at,
             request_id: self.id.clone(),
+            trace: self.trace,
             agent: self.service.agent.spiffe_id.clone(),
             caller: Arc::clone(&self.connection.caller_name),
             remote_addr: Arc::clone(&self.connection.remote_addr),

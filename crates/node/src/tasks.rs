@@ -268,7 +268,7 @@ impl Running {
                 Action::StopHandler => self.stop.cancel(),
                 Action::Answer => drop(self.answer.send_replace(true)),
                 // The handler was started when the task was made, and a task has one.
-                Action::RunHandler => {}
+                Action::RunHandler | Action::ResumeHandler => {}
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! JSON-RPC 2.0 with A2A 1.0: a request's bytes to a [`Call`], results and faults to bytes.
 
 mod operation;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -125,12 +126,14 @@ pub fn decode(headers: &HeaderMap, query: Option<&str>, body: &Bytes) -> Result<
 #[must_use]
 pub fn encode_task(id: &RequestIdJson, kind: OperationKind, task: &Task) -> Bytes {
     result(id, write::task_bytes(task), |out| match kind {
-        OperationKind::SendMessage => {
+        OperationKind::SendMessage | OperationKind::SendStreamingMessage => {
             let mut payload = Object::begin(out);
             write::task(payload.key("task"), task);
             payload.end();
         }
-        OperationKind::GetTask | OperationKind::CancelTask => write::task(out, task),
+        OperationKind::GetTask | OperationKind::CancelTask | OperationKind::SubscribeToTask => {
+            write::task(out, task);
+        }
     })
 }
 

@@ -1,7 +1,8 @@
 //! Methods and their parameters.
 
 use convoke_model::{
-    CancelTask, Fault, FaultCode, GetTask, Operation, SendConfiguration, SendMessage, TaskId,
+    CancelTask, Fault, FaultCode, GetTask, Operation, SendConfiguration, SendMessage,
+    SubscribeToTask, TaskId,
 };
 
 use crate::fault;
@@ -9,20 +10,19 @@ use crate::read;
 use crate::reader::{Path, Problems, Reader, object};
 use crate::scalar::{boolean, count, id, metadata, name, names};
 
-const SERVED: &str = "served are `SendMessage`, `GetTask`, `CancelTask`";
+const SERVED: &str = "served are `SendMessage`, `SendStreamingMessage`, `GetTask`, `CancelTask`, \
+                      `SubscribeToTask`";
 
 /// The operation that `method` with `params` asks for.
 pub(super) fn operation(method: &str, params: Option<&str>) -> Result<Operation, Fault> {
-    const STREAMING: &str = "streaming is not served yet; use `SendMessage` and `GetTask`";
-    const PUSH: &str = "push notifications are not served yet; use `GetTask`";
+    const PUSH: &str = "push notifications are not served yet; use `SubscribeToTask`";
     let unserved = |code, why: &str| Err(Fault::new(code, format!("`{method}`: {why}")));
     match method {
         "SendMessage" => send_message(params).map(Operation::SendMessage),
+        "SendStreamingMessage" => send_message(params).map(Operation::SendStreamingMessage),
         "GetTask" => get_task(params).map(Operation::GetTask),
         "CancelTask" => cancel_task(params).map(Operation::CancelTask),
-        "SendStreamingMessage" | "SubscribeToTask" => {
-            unserved(FaultCode::UnsupportedOperation, STREAMING)
-        }
+        "SubscribeToTask" => subscribe_to_task(params).map(Operation::SubscribeToTask),
         "ListTasks" => unserved(
             FaultCode::UnsupportedOperation,
             "listing tasks is not served yet; use `GetTask`",
@@ -125,6 +125,15 @@ fn cancel_task(params: Option<&str>) -> Result<CancelTask, Fault> {
             _ => attached = metadata(reader, at, problems),
         });
     Ok(CancelTask { tenant, id: read.require("id", task)?, metadata: attached })
+}
+
+fn subscribe_to_task(params: Option<&str>) -> Result<SubscribeToTask, Fault> {
+    let (mut tenant, mut task) = (None, None);
+    let read = fields(params, &["tenant", "id"], |field, reader, at, problems| match field {
+        "tenant" => tenant = name(reader, at, problems),
+        _ => task = id(reader, at, problems, TaskId::parse),
+    });
+    Ok(SubscribeToTask { tenant, id: read.require("id", task)? })
 }
 
 /// Parameters that have been walked, with what was wrong in them.

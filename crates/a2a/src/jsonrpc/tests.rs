@@ -130,7 +130,8 @@ fn methods_are_exact() {
         assert_eq!(fault.code, code, "{method}");
         assert!(fault.message.contains(part), "{}", fault.message);
     }
-    const LIST: &str = "`SendMessage`, `GetTask`, `CancelTask`";
+    const LIST: &str = "`SendMessage`, `SendStreamingMessage`, `GetTask`, `CancelTask`, \
+                        `SubscribeToTask`";
     check("", C::MethodNotFound, LIST);
     check("gettask", C::MethodNotFound, LIST);
     check("GetTask ", C::MethodNotFound, LIST);
@@ -138,8 +139,7 @@ fn methods_are_exact() {
     check("\\u0421ancelTask", C::MethodNotFound, LIST);
     check("message/send", C::MethodNotFound, "A2A before 1.0, which comes later");
     check("tasks/get", C::MethodNotFound, LIST);
-    check("SendStreamingMessage", C::UnsupportedOperation, "streaming");
-    check("SubscribeToTask", C::UnsupportedOperation, "streaming");
+    check("SendStreamingMessage", C::InvalidParams, "message");
     check("ListTasks", C::UnsupportedOperation, "listing");
     check("GetExtendedAgentCard", C::UnsupportedOperation, "extended card");
     check("CreateTaskPushNotificationConfig", C::PushNotificationNotSupported, "push");

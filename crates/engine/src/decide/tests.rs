@@ -48,6 +48,18 @@ fn deadline() -> Event {
     Event::DeadlinePassed { message_id: id("late") }
 }
 
+fn progress() -> Event {
+    Event::HandlerProgress(message("p"))
+}
+
+fn piece(append: bool) -> Event {
+    Event::HandlerArtifact { artifact: result(), append, last: false }
+}
+
+fn asked() -> Event {
+    Event::HandlerAsked(message("q"))
+}
+
 fn id(text: &str) -> MessageId {
     MessageId::parse(text).unwrap()
 }
@@ -88,7 +100,7 @@ fn check(before: Vec<Event>, event: Event, expected: Result<(&[&str], &[Action])
     }
 }
 
-use Action::{Answer, RunHandler, StopHandler};
+use Action::{Answer, ResumeHandler, RunHandler, StopHandler};
 
 #[test]
 fn a_task_walks_from_submission_to_its_end() {
@@ -106,9 +118,83 @@ fn a_task_walks_from_submission_to_its_end() {
 }
 
 #[test]
+fn a_handler_says_how_far_it_is_and_what_it_has() {
+    let working = || vec![submit(), Event::HandlerStarted];
+    check(working(), progress(), Ok((&["TASK_STATE_WORKING"], &[])));
+    check(vec![submit()], progress(), Ok((&["TASK_STATE_WORKING"], &[])));
+    check(working(), piece(false), Ok((&["artifact"], &[])));
+    let begun = || vec![submit(), Event::HandlerStarted, piece(false)];
+    check(begun(), piece(true), Ok((&["artifact"], &[])));
+    check(begun(), finished(), Ok((&["artifact", "TASK_STATE_COMPLETED"], &[Answer])));
+    check(working(), piece(true), Err(FaultCode::Internal));
+}
+
+#[test]
+fn a_task_waits_for_an_answer_and_goes_on() {
+    let waiting = || vec![submit(), Event::HandlerStarted, asked()];
+    let working = || vec![submit(), Event::HandlerStarted];
+    check(working(), asked(), Ok((&["TASK_STATE_INPUT_REQUIRED"], &[Answer])));
+    check(waiting(), asked(), Err(FaultCode::UnsupportedOperation));
+    let goes_on: &[&str] = &["TASK_STATE_WORKING", "message"];
+    check(waiting(), Event::Message(message("m-2")), Ok((goes_on, &[ResumeHandler])));
+    check(waiting(), Event::HandlerResumed, Ok((&["TASK_STATE_WORKING"], &[])));
+    check(working(), Event::HandlerResumed, Ok((&[], &[])));
+    // What it waits for stays to be seen, and what it has can be fetched.
+    check(waiting(), progress(), Ok((&[], &[])));
+    check(waiting(), Event::HandlerStarted, Ok((&[], &[])));
+    check(waiting(), piece(false), Ok((&["artifact"], &[])));
+    // Every end is open to a task that waits.
+    check(waiting(), finished(), Ok((&["artifact", "TASK_STATE_COMPLETED"], &[Answer])));
+    check(waiting(), failed(), Ok((&["TASK_STATE_FAILED"], &[Answer])));
+    check(waiting(), deadline(), Ok((&["TASK_STATE_FAILED"], &[StopHandler, Answer])));
+    check(waiting(), Event::Cancel, Ok((&["TASK_STATE_CANCELED"], &[StopHandler, Answer])));
+    let answered = vec![submit(), Event::HandlerStarted, asked(), Event::Message(message("m-2"))];
+    check(answered.clone(), Event::Message(message("m")), Err(FaultCode::UnsupportedOperation));
+    check(answered, asked(), Ok((&["TASK_STATE_INPUT_REQUIRED"], &[Answer])));
+}
+
+#[test]
+fn a_conversation_is_in_order_and_belongs_to_the_task() {
+    let mut state = state();
+    for event in [submit(), asked(), Event::Message(message("m-2"))] {
+        decide(&mut state, event, UnixMillis(1), &mut Effects::new()).unwrap();
+    }
+    let task = state.task().unwrap();
+    let history: Vec<_> = task.history.iter().map(|said| said.message_id.as_str()).collect();
+    assert_eq!(history, ["m-1", "q", "m-2"]);
+    for said in &task.history {
+        assert_eq!(said.task_id.as_ref(), Some(&task.id));
+        assert_eq!(said.context_id.as_ref(), Some(&task.context_id));
+    }
+    assert_eq!(task.status.message, None);
+}
+
+#[test]
+fn a_task_grows_no_larger_than_its_readers_take() {
+    let named = |id: usize, parts: usize| {
+        let artifact_id = ArtifactId::parse(&id.to_string()).unwrap();
+        let parts = vec![result().parts[0].clone(); parts];
+        let artifact = Artifact { artifact_id, parts, ..result() };
+        Event::HandlerArtifact { artifact, append: false, last: true }
+    };
+    let mut wide = vec![submit(), named(0, limits::JSON_ITEMS_MAX)];
+    check(vec![submit()], named(0, limits::JSON_ITEMS_MAX + 1), Err(FaultCode::ResourceExhausted));
+    let Event::HandlerArtifact { artifact, .. } = named(0, 1) else { unreachable!() };
+    let one_more = Event::HandlerArtifact { artifact, append: true, last: true };
+    check(wide.clone(), one_more, Err(FaultCode::ResourceExhausted));
+    check(wide.clone(), named(0, 1), Ok((&["artifact"], &[])));
+    wide.truncate(1);
+    wide.extend((1..limits::JSON_ITEMS_MAX).map(|id| named(id, 1)));
+    check(wide.clone(), named(0, 1), Err(FaultCode::ResourceExhausted));
+    check(wide, finished(), Ok((&["artifact", "TASK_STATE_COMPLETED"], &[Answer])));
+}
+
+#[test]
 fn the_first_end_wins_and_late_reports_change_nothing() {
     for ending in [finished(), failed(), panicked(), deadline(), Event::Cancel] {
-        for late in [Event::HandlerStarted, finished(), failed(), panicked(), deadline()] {
+        let asks = [progress(), piece(false), piece(true), asked(), Event::HandlerResumed];
+        let ends = [Event::HandlerStarted, finished(), failed(), panicked(), deadline()];
+        for late in asks.into_iter().chain(ends) {
             check(vec![submit(), ending.clone()], late, Ok((&[], &[])));
         }
         let ended = || vec![submit(), ending.clone()];
@@ -120,7 +206,9 @@ fn the_first_end_wins_and_late_reports_change_nothing() {
 
 #[test]
 fn a_task_that_does_not_exist_takes_nothing() {
-    for stale in [Event::HandlerStarted, finished(), failed(), panicked(), deadline()] {
+    let asks = [progress(), piece(false), asked(), Event::HandlerResumed];
+    let ends = [Event::HandlerStarted, finished(), failed(), panicked(), deadline()];
+    for stale in asks.into_iter().chain(ends) {
         check(vec![], stale, Ok((&[], &[])));
     }
     check(vec![], Event::Cancel, Err(FaultCode::TaskNotFound));
@@ -145,6 +233,11 @@ fn a_message_selects_neither_task_nor_context() {
     check(vec![submit()], other, Err(FaultCode::InvalidParams));
     let running = Event::Message(names(Some("task-1"), Some("context-1")));
     check(vec![submit()], running, Err(FaultCode::UnsupportedOperation));
+    let waiting = || vec![submit(), asked()];
+    let other = Event::Message(names(Some("task-1"), Some("context-2")));
+    check(waiting(), other, Err(FaultCode::InvalidParams));
+    let foreign = Event::Message(names(Some("task-2"), None));
+    check(waiting(), foreign, Err(FaultCode::TaskNotFound));
     check(vec![submit()], submit(), Err(FaultCode::Internal));
 }
 
