@@ -3,7 +3,10 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use crate::{CapabilityName, Decision, OperationKind, RequestId, SpiffeId, TaskId, UnixMillis};
+use crate::{
+    CapabilityName, Decision, OperationKind, RequestId, Revision, SpiffeId, TaskId, TraceContext,
+    UnixMillis,
+};
 
 /// What was asked by whom, and what came of it. Holds a digest of the parameters, never the
 /// parameters.
@@ -13,6 +16,8 @@ pub struct AuditRecord {
     pub at: UnixMillis,
     /// The request.
     pub request_id: RequestId,
+    /// The request's place in its trace.
+    pub trace: TraceContext,
     /// The agent that was asked.
     pub agent: SpiffeId,
     /// The caller's verified ID, or `anonymous`.
@@ -51,6 +56,9 @@ impl AuditRecord {
         line.extend_from_slice(self.at.to_text().as_bytes());
         line.extend_from_slice(b"\",\"event_type\":\"authorization\"");
         field(line, "request_id", self.request_id.as_str());
+        key(line, "trace_id");
+        // Writing to a vector cannot fail.
+        let _written = write!(line, "\"{:032x}\"", self.trace.trace_id());
         field(line, "caller_spiffe_id", &self.caller);
         field(line, "agent_spiffe_id", self.agent.as_str());
         field(line, "remote_addr", &self.remote_addr);
@@ -66,10 +74,8 @@ impl AuditRecord {
                 optional(line, "detail", decision.reason.detail());
                 field(line, "rule", &decision.rule);
                 field(line, "policy_revision", &decision.revision.0);
-                key(line, "decision_us");
                 let micros = u64::try_from(decision.took.as_micros()).unwrap_or(u64::MAX);
-                // Writing to a vector cannot fail.
-                let _written = write!(line, "{micros}");
+                number(line, "decision_us", micros);
             }
             AuditOutcome::Refused(why) => {
                 field(line, "decision", "deny");
@@ -80,6 +86,98 @@ impl AuditRecord {
     }
 }
 
+/// What happened to the node itself, among the decisions that it made.
+#[derive(Debug, Clone)]
+pub struct AuditEvent {
+    /// When it happened.
+    pub at: UnixMillis,
+    /// The agent to whom it happened.
+    pub agent: SpiffeId,
+    /// What happened.
+    pub kind: AuditEventKind,
+}
+
+/// What can happen to a node.
+#[derive(Debug, Clone)]
+pub enum AuditEventKind {
+    /// It began to take requests.
+    Startup {
+        /// The version of the program.
+        version: &'static str,
+        /// The policy that decides.
+        policy: Revision,
+    },
+    /// It ended by itself; a trail without this ended by force.
+    Shutdown {
+        /// Requests that ended while it drained.
+        finished: u64,
+        /// Requests that were cut off.
+        cut: u64,
+        /// Tasks that were lost with it.
+        lost_tasks: u64,
+    },
+    /// Its certificate was replaced.
+    IdentityRotation {
+        /// When the new one ends.
+        not_after: UnixMillis,
+    },
+    /// Another policy decides from now on.
+    PolicyUpdate {
+        /// The policy that decided until now.
+        previous: Revision,
+        /// The policy that decides.
+        policy: Revision,
+    },
+}
+
+impl AuditEvent {
+    /// The version of the shape of events. Fields may be added under the same number; a reader
+    /// skips event types that it does not know.
+    pub const VERSION: u32 = 1;
+
+    /// Writes the event as one line of JSON, as [`AuditRecord::write_line`] does.
+    pub fn write_line(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(b"{\"timestamp\":\"");
+        line.extend_from_slice(self.at.to_text().as_bytes());
+        line.push(b'"');
+        field(line, "event_type", self.kind.as_str());
+        number(line, "version", u64::from(Self::VERSION));
+        field(line, "agent_spiffe_id", self.agent.as_str());
+        match &self.kind {
+            AuditEventKind::Startup { version, policy } => {
+                field(line, "program_version", version);
+                field(line, "policy_revision", &policy.0);
+            }
+            AuditEventKind::Shutdown { finished, cut, lost_tasks } => {
+                number(line, "finished", *finished);
+                number(line, "cut", *cut);
+                number(line, "lost_tasks", *lost_tasks);
+            }
+            AuditEventKind::IdentityRotation { not_after } => {
+                field(line, "not_after", not_after.to_text().as_str());
+            }
+            AuditEventKind::PolicyUpdate { previous, policy } => {
+                field(line, "previous_policy_revision", &previous.0);
+                field(line, "policy_revision", &policy.0);
+            }
+        }
+        line.extend_from_slice(b"}\n");
+    }
+}
+
+impl AuditEventKind {
+    /// The word of `event_type`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Startup { .. } => "startup",
+            Self::Shutdown { .. } => "shutdown",
+            Self::IdentityRotation { .. } => "identity_rotation",
+            Self::PolicyUpdate { .. } => "policy_update",
+        }
+    }
+}
+
 /// About how many bytes a line has whose names are not long.
 const LINE_BYTES_USUAL: usize = 768;
 
@@ -87,6 +185,12 @@ fn optional(line: &mut Vec<u8>, name: &'static str, value: Option<&str>) {
     if let Some(value) = value {
         field(line, name, value);
     }
+}
+
+fn number(line: &mut Vec<u8>, name: &'static str, value: u64) {
+    key(line, name);
+    // Writing to a vector cannot fail.
+    let _written = write!(line, "{value}");
 }
 
 fn field(line: &mut Vec<u8>, name: &'static str, value: &str) {
@@ -173,6 +277,7 @@ mod tests {
         AuditRecord {
             at: UnixMillis(1_798_761_599_001),
             request_id: RequestId::parse("r-1").unwrap(),
+            trace: TraceContext::root(0xabc, 1, false),
             agent: SpiffeId::parse("spiffe://example.org/worker").unwrap(),
             caller: "spiffe://example.org/orchestrator".into(),
             remote_addr: "[::1]:50000".into(),
@@ -203,7 +308,8 @@ mod tests {
     fn lines_have_one_form() {
         let begin = concat!(
             r#"{"timestamp":"2026-12-31T23:59:59.001Z","event_type":"authorization","#,
-            r#""request_id":"r-1","caller_spiffe_id":"spiffe://example.org/orchestrator","#,
+            r#""request_id":"r-1","trace_id":"00000000000000000000000000000abc","#,
+            r#""caller_spiffe_id":"spiffe://example.org/orchestrator","#,
             r#""agent_spiffe_id":"spiffe://example.org/worker","remote_addr":"[::1]:50000","#,
             r#""operation":"SendMessage","#,
         );
@@ -224,6 +330,38 @@ mod tests {
         let mut refused = record(AuditOutcome::Refused("no_credential"));
         (refused.capability, refused.task_id, refused.params_sha256) = (None, None, None);
         check(&refused, "", r#""decision":"deny","reason":"no_credential"}"#);
+    }
+
+    #[test]
+    fn events_have_a_version_and_one_form() {
+        let check = |kind, expected: &str| {
+            let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+            let mut line = Vec::new();
+            AuditEvent { at: UnixMillis(0), agent, kind }.write_line(&mut line);
+            let (begin, end) = expected.split_once(' ').unwrap();
+            let expected = format!(
+                "{{\"timestamp\":\"1970-01-01T00:00:00.000Z\",\"event_type\":\"{begin}\",\
+                 \"version\":1,\"agent_spiffe_id\":\"spiffe://example.org/worker\",{end}}}\n"
+            );
+            assert_eq!(String::from_utf8(line).unwrap(), expected);
+        };
+        let policy = || Revision("b".into());
+        check(
+            AuditEventKind::Startup { version: "1.0", policy: policy() },
+            r#"startup "program_version":"1.0","policy_revision":"b""#,
+        );
+        check(
+            AuditEventKind::Shutdown { finished: 1, cut: 2, lost_tasks: 3 },
+            r#"shutdown "finished":1,"cut":2,"lost_tasks":3"#,
+        );
+        check(
+            AuditEventKind::IdentityRotation { not_after: UnixMillis(1) },
+            r#"identity_rotation "not_after":"1970-01-01T00:00:00.001Z""#,
+        );
+        check(
+            AuditEventKind::PolicyUpdate { previous: Revision("a".into()), policy: policy() },
+            r#"policy_update "previous_policy_revision":"a","policy_revision":"b""#,
+        );
     }
 
     #[test]
@@ -281,7 +419,8 @@ mod tests {
             assert!(!line.trim_end().chars().any(is_hidden), "{line:?}");
             let expected = json!({
                 "timestamp": "2026-12-31T23:59:59.001Z", "event_type": "authorization",
-                "request_id": "r-1", "caller_spiffe_id": caller,
+                "request_id": "r-1", "trace_id": "00000000000000000000000000000abc",
+                "caller_spiffe_id": caller,
                 "agent_spiffe_id": "spiffe://example.org/worker", "remote_addr": "[::1]:50000",
                 "operation": "SendMessage", "capability": "count_words", "task_id": "t-1",
                 "params_sha256": "ab", "decision": "deny", "reason": "error", "detail": detail,
