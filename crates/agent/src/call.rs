@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use convoke_model::{
     CapabilityName, ContextId, FieldViolation, IdError, Json, JsonError, RequestId, SpiffeId,
-    TraceContext, limits,
+    TraceContext,
 };
 use serde::de::DeserializeOwned;
 
-use crate::{AgentCallError, CallError, Context, RegistryEntry};
+use crate::{AgentCallError, CallError, CallSettings, Context, RegistryEntry, RetrySettings};
+
+/// How much later than its time a call is ended from outside. Whoever makes it watches the time
+/// too, and knows better than we do what it waited for.
+const GRACE: Duration = Duration::from_millis(20);
 
 /// A future on the heap that any thread may run.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -19,8 +23,9 @@ pub trait Outbound: Send + Sync {
     /// Makes one call. The callee's identity is checked against [`OutboundCall::agent`] before
     /// anything is said.
     ///
-    /// The future is dropped when the call's time is over or the request that it is made for is
-    /// cancelled; an implementation need not watch either, but may tell the callee the timeout.
+    /// The future is dropped a moment after the call's time is over, and when the request that it is
+    /// made for is cancelled. An implementation need not watch either, but one that watches the time
+    /// can say what it waited for, and may tell the callee.
     fn call(&self, call: OutboundCall) -> BoxFuture<'_, Result<Json, CallError>>;
 }
 
@@ -35,8 +40,11 @@ pub struct OutboundCall {
     pub capability: CapabilityName,
     /// With what.
     pub params: Json,
-    /// How long the answer may take.
+    /// How long the answer may take: what `settings` say, or what the request that the call is made
+    /// for has left, whichever is shorter.
     pub timeout: Duration,
+    /// How this agent is called, as the configuration and the code of the handler have it.
+    pub settings: CallSettings,
     /// The request that the call is made for, so that logs on both sides can be laid together.
     pub request_id: RequestId,
     /// The conversation that the request belongs to.
@@ -82,7 +90,10 @@ pub struct CallBuilder {
     address: Option<String>,
     capability: String,
     params: Result<Json, JsonError>,
-    timeout: Duration,
+    timeout: Option<Duration>,
+    retry: Option<RetrySettings>,
+    cache_ttl: Option<Duration>,
+    idempotent: bool,
 }
 
 impl CallBuilder {
@@ -94,8 +105,17 @@ impl CallBuilder {
     ) -> Self {
         let (agent, address) = agent.callee();
         let capability = capability.to_owned();
-        let timeout = limits::CALL_TIMEOUT_DEFAULT;
-        Self { context, agent, address, capability, params, timeout }
+        Self {
+            context,
+            agent,
+            address,
+            capability,
+            params,
+            timeout: None,
+            retry: None,
+            cache_ttl: None,
+            idempotent: false,
+        }
     }
 
     /// Calls the agent at this `https` URL instead of where `agent_registry` says.
@@ -104,10 +124,31 @@ impl CallBuilder {
         self
     }
 
-    /// Waits this long for the answer instead of [`limits::CALL_TIMEOUT_DEFAULT`]; never longer
+    /// Waits this long for the answer, over all attempts, instead of as configured; never longer
     /// than the request that the call is made for has left.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Asking twice is as good as asking once: the call may be made again even where the first
+    /// attempt may have arrived, and its answer may be kept, where the settings say so. Without
+    /// this, only what provably did nothing is made again.
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// Makes the call again as `retry` says instead of as configured.
+    pub fn retry(mut self, retry: RetrySettings) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// Takes an answer to the same call that is no older than this, and keeps this one's for as
+    /// long, instead of as configured; for a call that is [`idempotent`](Self::idempotent).
+    pub fn cache_ttl(mut self, ttl: Duration) -> Self {
+        self.cache_ttl = Some(ttl);
         self
     }
 
@@ -135,7 +176,17 @@ impl CallBuilder {
     }
 
     fn ready(self) -> Result<(Context, OutboundCall), CallError> {
-        let Self { context, agent, address, capability, params, timeout } = self;
+        let Self {
+            context,
+            agent,
+            address,
+            capability,
+            params,
+            timeout,
+            retry,
+            cache_ttl,
+            idempotent,
+        } = self;
         let capability = match CapabilityName::parse(&capability) {
             Ok(capability) => capability,
             Err(error) => return Err(unknown(agent, capability, &error)),
@@ -149,7 +200,12 @@ impl CallBuilder {
         let Some(address) = address.or_else(configured) else {
             return Err(AgentCallError::NoAddress { agent }.into());
         };
-        let timeout = context.remaining().map_or(timeout, |remaining| timeout.min(remaining));
+        let mut settings = context.config().calls_to(&agent, &address).clone();
+        settings.timeout = timeout.unwrap_or(settings.timeout);
+        settings.retry = retry.unwrap_or(settings.retry);
+        settings.cache_ttl = cache_ttl.or(settings.cache_ttl);
+        let remaining = context.remaining();
+        let timeout = remaining.map_or(settings.timeout, |left| left.min(settings.timeout));
         if timeout.is_zero() {
             return Err(AgentCallError::TimedOut { agent, capability, after: timeout }.into());
         }
@@ -161,10 +217,11 @@ impl CallBuilder {
             capability,
             params,
             timeout,
+            settings,
             request_id,
             context_id,
             trace: Some(context.trace()),
-            idempotent: false,
+            idempotent,
         };
         Ok((context, call))
     }
@@ -180,7 +237,7 @@ async fn make(context: &Context, call: OutboundCall) -> Result<Json, CallError> 
         () = context.cancelled().cancelled() => {
             Err(AgentCallError::Canceled { agent: agent.clone(), capability }.into())
         }
-        answer = tokio::time::timeout(after, context.outbound().call(call)) => {
+        answer = tokio::time::timeout(after + GRACE, context.outbound().call(call)) => {
             answer.unwrap_or_else(|_| {
                 Err(AgentCallError::TimedOut { agent: agent.clone(), capability, after }.into())
             })
@@ -215,7 +272,7 @@ fn millis(duration: Duration) -> f64 {
 pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
 
-    use convoke_model::Caller;
+    use convoke_model::{Caller, limits};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -293,17 +350,53 @@ pub(crate) mod tests {
             capability: count_words(),
             params: Json::parse(r#"{"text":"a b"}"#).unwrap(),
             timeout: limits::CALL_TIMEOUT_DEFAULT,
+            settings: CallSettings::default(),
             request_id: RequestId::parse("r-1").unwrap(),
             context_id: None,
             trace: Some(TraceContext::root(1, 1, false)),
             idempotent: false,
         };
+        let short = Duration::from_millis(5);
         let second = OutboundCall {
             address: "https://elsewhere".into(),
-            timeout: Duration::from_millis(5),
+            timeout: short,
+            settings: CallSettings { timeout: short, ..CallSettings::default() },
             ..first.clone()
         };
         assert_eq!(*recorder.seen.lock().unwrap(), [first, second]);
+    }
+
+    #[tokio::test]
+    async fn a_call_is_made_as_the_code_says_and_else_as_configured() {
+        let recorder = recorder(Some(Ok(Json::parse("1").unwrap())));
+        let minute = Duration::from_secs(60);
+        let configured = CallSettings {
+            timeout: minute,
+            concurrency_max: 3,
+            cache_ttl: Some(minute),
+            ..CallSettings::default()
+        };
+        let mut parts = parts(recorder.clone());
+        let config = Arc::make_mut(&mut parts.config);
+        config.agent_registry.get_mut("worker").unwrap().calls = configured.clone();
+        let context = Context::new(parts);
+        let call = || context.call_agent(worker(), "count_words", serde_json::json!({}));
+        let once = RetrySettings { attempts_max: 1, ..RetrySettings::default() };
+        let second = Duration::from_secs(1);
+
+        call().json().await.unwrap();
+        call().idempotent().retry(once.clone()).cache_ttl(second).json().await.unwrap();
+        // Another address is another place, so the entry says nothing of it.
+        call().address("https://elsewhere").json().await.unwrap();
+
+        let seen = recorder.seen.lock().unwrap();
+        let made: Vec<_> = seen.iter().map(|call| (&call.settings, call.idempotent)).collect();
+        let changed = CallSettings { retry: once, cache_ttl: Some(second), ..configured.clone() };
+        assert_eq!(
+            made,
+            [(&configured, false), (&changed, true), (&CallSettings::default(), false)]
+        );
+        assert_eq!(seen[0].timeout, minute);
     }
 
     #[tokio::test]

@@ -63,6 +63,37 @@ pub enum AgentCallError {
         /// How long the call waited; zero if the request's own deadline had already passed.
         after: Duration,
     },
+    /// The agent failed so often of late that it is left alone for a while; nothing was sent.
+    #[error(
+        "{agent} at {address} is not called: it failed too often, the last time because {cause}; \
+         the next attempt is due in {retry_after:.1?}"
+    )]
+    CircuitOpen {
+        /// Who was called.
+        agent: SpiffeId,
+        /// Where.
+        address: String,
+        /// When a call may be let through again to find out.
+        retry_after: Duration,
+        /// Why the last call that was made failed.
+        cause: String,
+    },
+    /// As many calls of the agent as are allowed at a time are under way, and none ended in time;
+    /// nothing was sent.
+    #[error(
+        "{agent} at {address} is not called: {concurrency_max} calls of it are under way and none \
+         ended within {after:?}; allow more at a time with `concurrency_max`, or make fewer"
+    )]
+    Busy {
+        /// Who was called.
+        agent: SpiffeId,
+        /// Where.
+        address: String,
+        /// How many calls may be under way at a time.
+        concurrency_max: usize,
+        /// How long the call waited.
+        after: Duration,
+    },
     /// The request that the call was made for has been cancelled.
     #[error("the call of `{capability}` on {agent} was canceled")]
     Canceled {
@@ -141,6 +172,8 @@ impl CallError {
             Self::Failed(Failed::WrongPeer { expected, .. }) => expected,
             Self::Failed(
                 Failed::Unreachable { agent, .. }
+                | Failed::CircuitOpen { agent, .. }
+                | Failed::Busy { agent, .. }
                 | Failed::TimedOut { agent, .. }
                 | Failed::Canceled { agent, .. }
                 | Failed::UnknownCapability { agent, .. }
@@ -208,6 +241,27 @@ mod tests {
                 after: Duration::from_millis(1500),
             },
             "spiffe://example.org/worker did not answer `count_words` within 1.5s",
+        );
+        check(
+            AgentCallError::CircuitOpen {
+                agent: agent.clone(),
+                address: "https://localhost:8443".into(),
+                retry_after: Duration::from_millis(12_340),
+                cause: "connection refused".into(),
+            },
+            "spiffe://example.org/worker at https://localhost:8443 is not called: it failed too \
+             often, the last time because connection refused; the next attempt is due in 12.3s",
+        );
+        check(
+            AgentCallError::Busy {
+                agent: agent.clone(),
+                address: "https://localhost:8443".into(),
+                concurrency_max: 100,
+                after: Duration::from_secs(2),
+            },
+            "spiffe://example.org/worker at https://localhost:8443 is not called: 100 calls of it \
+             are under way and none ended within 2s; allow more at a time with `concurrency_max`, \
+             or make fewer",
         );
         check(
             AgentCallError::NoAddress { agent: agent.clone() },

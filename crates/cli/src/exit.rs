@@ -75,6 +75,10 @@ impl From<CallError> for Failure {
                 AgentCallError::Unreachable { .. } | AgentCallError::NoAddress { .. } => {
                     (Code::Unreachable, "check that the agent runs, and its address and port")
                 }
+                AgentCallError::CircuitOpen { .. } | AgentCallError::Busy { .. } => (
+                    Code::Unreachable,
+                    "the agent may be down or overloaded: see its log, and call again later",
+                ),
                 AgentCallError::WrongPeer { .. } => (
                     Code::WrongPeer,
                     "check --agent against the SPIFFE ID of the agent at that address; IDs are \

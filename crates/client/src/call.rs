@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use convoke_a2a::client::{build_send, parse_response, result_of};
 use convoke_a2a::jsonrpc::RequestIdJson;
-use convoke_agent::{AgentCallError, CallError, OutboundCall};
+use convoke_agent::{AgentCallError, CallError, CallSettings, OutboundCall};
 use convoke_model::{CapabilityName, Json, MessageId, RequestId, SpiffeId, limits};
 use convoke_net::client::{Address, Provenance};
 use http::{Method, Request};
@@ -94,6 +94,7 @@ impl ClientCall {
             capability,
             params,
             timeout,
+            settings: CallSettings { timeout, ..CallSettings::default() },
             request_id,
             context_id: None,
             trace: None,

@@ -27,8 +27,8 @@
 //! that this crate has.
 
 pub use convoke_agent::{
-    Agent, AgentCallError, AgentConfig, CallError, Context, HandlerError, Metadata, Refusal,
-    RegistryEntry, join_calls,
+    Agent, AgentCallError, AgentConfig, BreakerSettings, CallError, CallSettings, Context,
+    HandlerError, Metadata, Refusal, RegistryEntry, RetrySettings, join_calls,
 };
 pub use convoke_client::{AddressError, Client, ClientCall, ClientOptions, check_address, open};
 /// SPIFFE identities: the source of one, and the embedded issuer.
