@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use convoke_model::AuditRecord;
+use convoke_model::{AuditEvent, AuditRecord};
 
 use crate::BoxFuture;
 
@@ -18,6 +18,13 @@ pub trait AuditSink: Send + Sync + 'static {
     ///
     /// [`AuditError`] if the record was not taken. What it speaks of must then not be done.
     fn submit(&self, record: AuditRecord) -> Result<(), AuditError>;
+
+    /// Hands over what happened to the node itself, as [`submit`](Self::submit) does a decision.
+    ///
+    /// # Errors
+    ///
+    /// [`AuditError`] if the event was not taken.
+    fn note(&self, event: AuditEvent) -> Result<(), AuditError>;
 
     /// Waits until every record taken so far is written (and synced, if the sink does that).
     ///

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use convoke_model::AuditRecord;
+use convoke_model::{AuditEvent, AuditRecord};
 use tokio::sync::watch;
 
 use crate::{AuditCounts, AuditError, AuditSink, BoxFuture};
@@ -19,6 +19,7 @@ pub struct MemorySink {
 #[derive(Default)]
 struct Kept {
     records: Vec<AuditRecord>,
+    events: Vec<AuditEvent>,
     refused: u64,
 }
 
@@ -49,6 +50,12 @@ impl MemorySink {
         self.lock().records.clone()
     }
 
+    /// The events that were noted, in their order.
+    #[must_use]
+    pub fn events(&self) -> Vec<AuditEvent> {
+        self.lock().events.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,6 +69,11 @@ impl AuditSink for MemorySink {
             return Err(AuditError::Full { records_max: self.records_max });
         }
         kept.records.push(record);
+        Ok(())
+    }
+
+    fn note(&self, event: AuditEvent) -> Result<(), AuditError> {
+        self.lock().events.push(event);
         Ok(())
     }
 

@@ -1,22 +1,29 @@
 //! The file behind the sink.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::AuditOpenError;
 use super::writer::Target;
+use super::{AuditOpenError, LinesOptions, Rotation};
 
-/// A file that is only ever appended to.
+/// A file that is only ever appended to, by one process at a time.
 pub(super) struct AppendFile {
     file: File,
     path: PathBuf,
-    sync: bool,
+    options: LinesOptions,
+    /// Its size, in bytes.
+    size: u64,
+    /// The size at which it is put aside next; a rotation that failed is tried again later.
+    rotate_at: Option<u64>,
+    /// Held as long as the file is ours; the kernel lets go of it however the process ends. `None`
+    /// for what is no file.
+    _lock: Option<File>,
 }
 
 impl AppendFile {
-    pub(super) fn open(path: &Path, sync: bool) -> Result<Self, AuditOpenError> {
+    pub(super) fn open(path: &Path, options: LinesOptions) -> Result<Self, AuditOpenError> {
         if let Some(directory) = directory_of(path) {
             DirBuilder::new()
                 .recursive(true)
@@ -24,15 +31,26 @@ impl AppendFile {
                 .create(directory)
                 .map_err(|source| AuditOpenError::Directory { path: directory.into(), source })?;
         }
-        let file = open_at_line_start(path, sync)
-            .map_err(|source| AuditOpenError::File { path: path.into(), source })?;
-        Ok(Self { file, path: path.into(), sync })
+        // Before the file is looked at: an end that seems torn may be a line that is being written.
+        let lock = lock(path)?;
+        let unusable = |source| AuditOpenError::File { path: path.into(), source };
+        let (file, size) = open_at_line_start(path, options.sync).map_err(unusable)?;
+        let rotate_at = options.rotation.filter(|_| lock.is_some()).map(|rotation| rotation.bytes);
+        Ok(Self { file, path: path.into(), options, size, rotate_at, _lock: lock })
+    }
+
+    /// Puts the file aside under the next number and begins another.
+    fn rotate(&mut self, rotation: Rotation) -> io::Result<()> {
+        put_aside(&self.path, rotation.keep)?;
+        self.reopen()?;
+        self.rotate_at = Some(rotation.bytes);
+        Ok(())
     }
 }
 
 impl Target for AppendFile {
     /// A file that somebody moved or deleted is followed by a new one: records that go where nobody
-    /// looks are lost without a sign.
+    /// looks are lost without a sign. A file that is large enough is put aside.
     fn begin(&mut self) -> io::Result<()> {
         let open = self.file.metadata()?;
         let is_there = match std::fs::metadata(&self.path) {
@@ -40,15 +58,28 @@ impl Target for AppendFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(error),
         };
+        let path = self.path.display();
         if !is_there {
-            tracing::warn!(path = %self.path.display(), "the audit file was moved; a new one begins");
-            self.reopen()?;
+            tracing::warn!(%path, "the {} was moved; a new one begins", self.options.what);
+            return self.reopen();
+        }
+        if let Some(rotation) = self.options.rotation
+            && self.rotate_at.is_some_and(|at| self.size >= at)
+        {
+            // A file that cannot be put aside is better than records that are not written.
+            if let Err(error) = self.rotate(rotation) {
+                let path = self.path.display();
+                tracing::error!(%path, %error, "the {} cannot be rotated", self.options.what);
+                self.rotate_at = Some(self.size.saturating_add(rotation.bytes));
+            }
         }
         Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.size += written as u64;
+        Ok(written)
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -56,12 +87,69 @@ impl Target for AppendFile {
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        self.file = open_at_line_start(&self.path, self.sync)?;
+        (self.file, self.size) = open_at_line_start(&self.path, self.options.sync)?;
         Ok(())
     }
 }
 
-fn open_at_line_start(path: &Path, sync: bool) -> io::Result<File> {
+/// Renames `name` to `name.1` after having moved each older file up by one.
+///
+/// From the highest number down, so that each step leaves every file under some name: whoever is
+/// killed in between leaves a gap in the numbers, which the next rotation fills. Only the last of
+/// `keep` files is ever replaced.
+fn put_aside(path: &Path, keep: u32) -> io::Result<()> {
+    if keep == 0 {
+        return std::fs::remove_file(path);
+    }
+    let mut free = 1;
+    while free < keep && numbered(path, free).try_exists()? {
+        free += 1;
+    }
+    for number in (1..free).rev() {
+        std::fs::rename(numbered(path, number), numbered(path, number + 1))?;
+    }
+    std::fs::rename(path, numbered(path, 1))
+}
+
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    with_suffix(path, &format!(".{number}"))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Keeps other processes from writing to `path`; `None` if that is there and no file, such as a
+/// terminal, which anybody may share.
+///
+/// The lock is on a file of its own, which stays when the other is rotated. Where none can be made
+/// beside it, which also rules out rotation, it is on the file itself.
+fn lock(path: &Path) -> Result<Option<File>, AuditOpenError> {
+    let unusable = |source| AuditOpenError::File { path: path.into(), source };
+    match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() => return Ok(None),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(unusable(error)),
+    }
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600);
+    let file = match options.open(with_suffix(path, ".lock")) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options.open(path),
+        opened => opened,
+    };
+    let file = file.map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(AuditOpenError::Locked { path: path.into() }),
+        Err(TryLockError::Error(error)) => Err(unusable(error)),
+    }
+}
+
+/// The file, at the beginning of a line, and its size in bytes.
+fn open_at_line_start(path: &Path, sync: bool) -> io::Result<(File, u64)> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600);
     // Opening a pipe that nobody reads would otherwise wait for a reader, without a word.
@@ -73,19 +161,21 @@ fn open_at_line_start(path: &Path, sync: bool) -> io::Result<File> {
             let why = "is no regular file, so nothing in it can be synced; turn `audit.sync` off";
             Err(io::Error::new(io::ErrorKind::InvalidInput, why))
         } else {
-            Ok(file)
+            Ok((file, 0))
         };
     }
-    if metadata.len() > 0 && !ends_with_newline(path)? {
+    let mut size = metadata.len();
+    if size > 0 && !ends_with_newline(path)? {
         tracing::warn!(path = %path.display(), "the last audit line is torn; it is ended here");
         file.write_all(b"\n")?;
+        size += 1;
     }
     if sync && let Some(directory) = directory_of(path) {
         // The name of a new file is as durable as its content only when its directory is synced.
         file.sync_all()?;
         File::open(directory)?.sync_all()?;
     }
-    Ok(file)
+    Ok((file, size))
 }
 
 fn ends_with_newline(path: &Path) -> io::Result<bool> {

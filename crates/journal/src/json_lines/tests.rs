@@ -84,7 +84,8 @@ fn scripted(sync: bool, records_max: usize) -> (JsonLinesSink, mpsc::Sender<Step
     let (tell, steps) = mpsc::channel();
     let file = Written::default();
     let target = Scripted { steps, file: Arc::clone(&file), sync_fails: false };
-    let sink = JsonLinesSink::start(Path::new("audit.jsonl"), sync, records_max, target).unwrap();
+    let options = LinesOptions { sync, records_max, ..LinesOptions::default() };
+    let sink = JsonLinesSink::start(Path::new("audit.jsonl"), options, target).unwrap();
     (sink, tell, file)
 }
 
@@ -291,7 +292,7 @@ async fn a_full_disk_is_noticed() {
 #[test]
 fn a_record_takes_what_the_bound_on_memory_says() {
     // The texts of a record, most of them shared, are left out.
-    assert!(RECORDS_MAX_DEFAULT * size_of::<AuditRecord>() <= 20 * 1024 * 1024);
+    assert!(RECORDS_MAX_DEFAULT * size_of::<AuditEntry>() <= 20 * 1024 * 1024);
 }
 
 #[test]
@@ -335,4 +336,102 @@ fn what_is_no_file_cannot_be_synced_and_a_pipe_without_a_reader_is_no_place() {
     let open = |path: &str, sync| JsonLinesSink::open(Path::new(path), sync).err().map(drop);
     assert_eq!(open("/dev/null", false), None);
     assert_eq!(open("/dev/null", true), Some(()));
+}
+
+/// The request ids of every file of `path`, oldest first.
+fn of_all_files(path: &Path) -> Vec<Vec<String>> {
+    let numbered =
+        (1..=9).rev().map(|number| PathBuf::from(format!("{}.{number}", path.display())));
+    numbered
+        .filter(|path| path.exists())
+        .chain([path.to_owned()])
+        .map(|path| request_ids(&path))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_large_file_is_put_aside_between_two_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let rotation = Some(Rotation { bytes: 1, keep: 2 });
+    let options = LinesOptions { rotation, ..LinesOptions::default() };
+    let sink = JsonLinesSink::open_with(&path, options).unwrap();
+    let mut expected =
+        [["1"].as_slice(), &["1", "2"], &["1", "2", "3"], &["2", "3", "4"]].into_iter();
+    for id in ["1", "2", "3", "4"] {
+        sink.submit(audit(id)).unwrap();
+        sink.flush().await.unwrap();
+        // One record in each file, and beyond those that are kept the oldest goes.
+        assert_eq!(of_all_files(&path).concat(), expected.next().unwrap());
+    }
+    assert_eq!(of_all_files(&path).len(), 3);
+}
+
+#[tokio::test]
+async fn a_gap_that_a_killed_process_left_is_filled() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let file = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
+    // As after a rotation that moved 2 to 3 and got no further.
+    for (number, text) in [(1, "one"), (3, "three")] {
+        std::fs::write(file(number), text).unwrap();
+    }
+    std::fs::write(&path, "{}\n").unwrap();
+    let options =
+        LinesOptions { rotation: Some(Rotation { bytes: 1, keep: 3 }), ..LinesOptions::default() };
+    let sink = JsonLinesSink::open_with(&path, options).unwrap();
+    sink.submit(audit("new")).unwrap();
+    sink.flush().await.unwrap();
+    let texts = [1, 2, 3].map(|number| std::fs::read_to_string(file(number)).unwrap());
+    assert_eq!(texts, ["{}\n", "one", "three"]);
+    assert_eq!(request_ids(&path), ["new"]);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_put_aside_is_written_further() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    // No file can be renamed over a directory that holds something.
+    std::fs::create_dir_all(directory.path().join("audit.jsonl.1/full")).unwrap();
+    let options =
+        LinesOptions { rotation: Some(Rotation { bytes: 1, keep: 1 }), ..LinesOptions::default() };
+    let sink = JsonLinesSink::open_with(&path, options).unwrap();
+    for id in ["1", "2", "3"] {
+        sink.submit(audit(id)).unwrap();
+        sink.flush().await.unwrap();
+    }
+    assert_eq!(request_ids(&path), ["1", "2", "3"]);
+    assert!(sink.healthy());
+}
+
+#[test]
+fn a_file_has_one_writer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let sink = JsonLinesSink::open(&path, false).unwrap();
+    let second = JsonLinesSink::open(&path, false).err().unwrap();
+    assert!(
+        matches!(&second, AuditOpenError::Locked { path: named } if *named == path),
+        "{second}"
+    );
+    sink.close().unwrap();
+    // The writer has ended, and its lock with it.
+    JsonLinesSink::open(&path, false).unwrap();
+}
+
+#[tokio::test]
+async fn events_stand_among_the_records() {
+    use convoke_model::{AuditEventKind, SpiffeId, UnixMillis};
+    let (sink, _tell, file) = scripted(false, 10);
+    let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+    let kind = AuditEventKind::Shutdown { finished: 0, cut: 0, lost_tasks: 0 };
+    sink.submit(audit("1")).unwrap();
+    sink.note(AuditEvent { at: UnixMillis(0), agent, kind }).unwrap();
+    sink.close().unwrap();
+    let text = String::from_utf8(file.lock().unwrap().clone()).unwrap();
+    let types: Vec<_> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["event_type"].clone())
+        .collect();
+    assert_eq!(types, ["authorization", "shutdown"]);
 }

@@ -1,12 +1,10 @@
-//! The thread that formats audit records and writes them.
+//! The thread that formats records and writes them.
 
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use convoke_model::AuditRecord;
-
-use super::Shared;
+use super::{Line, Shared};
 
 /// A batch that is this long is written without gathering more.
 pub(super) const BATCH_RECORDS: usize = 4096;
@@ -42,9 +40,9 @@ pub(super) trait Target: Send + 'static {
 }
 
 /// Writes batches until the sink is closed and the queue is empty, or a last try has failed.
-pub(super) fn run(shared: &Shared, mut target: impl Target) {
+pub(super) fn run<L: Line>(shared: &Shared<L>, mut target: impl Target) {
     let _ended = Ended(shared);
-    let mut batch = Batch::default();
+    let mut batch = Batch::new();
     while gather(shared, &mut batch) {
         if !write(shared, &mut batch, &mut target) {
             break;
@@ -54,9 +52,9 @@ pub(super) fn run(shared: &Shared, mut target: impl Target) {
 
 /// Closes the sink when the writer ends, however it ends, so that no caller trusts a queue that
 /// nobody reads.
-struct Ended<'a>(&'a Shared);
+struct Ended<'a, L>(&'a Shared<L>);
 
-impl Drop for Ended<'_> {
+impl<L> Drop for Ended<'_, L> {
     fn drop(&mut self) {
         self.0.lock().closing = true;
         self.0.progress.send_modify(|progress| progress.ended = true);
@@ -64,7 +62,7 @@ impl Drop for Ended<'_> {
 }
 
 /// Waits for records and takes them. `false` means that there are none and will be none.
-fn gather(shared: &Shared, batch: &mut Batch) -> bool {
+fn gather<L: Line>(shared: &Shared<L>, batch: &mut Batch<L>) -> bool {
     let queue = shared.lock();
     let mut queue = shared
         .wake
@@ -73,7 +71,7 @@ fn gather(shared: &Shared, batch: &mut Batch) -> bool {
     if queue.records.is_empty() {
         return false;
     }
-    let more = |queue: &mut super::Queue| {
+    let more = |queue: &mut super::Queue<L>| {
         !queue.urgent && !queue.closing && queue.records.len() < BATCH_RECORDS
     };
     queue = shared
@@ -90,12 +88,12 @@ fn gather(shared: &Shared, batch: &mut Batch) -> bool {
 
 /// Writes the batch, trying again until it is written. `false` means that the sink is being closed
 /// and a last try has failed.
-fn write(shared: &Shared, batch: &mut Batch, target: &mut impl Target) -> bool {
+fn write<L: Line>(shared: &Shared<L>, batch: &mut Batch<L>, target: &mut impl Target) -> bool {
     let mut retry = RETRY_MIN;
     loop {
         // Read before the try: a sink that is closed meanwhile gets one more.
         let last = shared.lock().closing;
-        match batch.write_to(target, shared.sync) {
+        match batch.write_to(target, shared.options.sync) {
             Ok(()) => break,
             Err(error) => report_failure(shared, error),
         }
@@ -115,23 +113,25 @@ fn write(shared: &Shared, batch: &mut Batch, target: &mut impl Target) -> bool {
     true
 }
 
-fn report_failure(shared: &Shared, error: io::Error) {
+fn report_failure<L>(shared: &Shared<L>, error: io::Error) {
     let error = Arc::new(error);
     let first = shared.lock().failure.replace(Arc::clone(&error)).is_none();
     if first {
         let path = shared.path.display();
-        tracing::error!(%path, %error, "audit file cannot be written; calls are refused until it can");
+        let what = shared.options.what;
+        tracing::error!(%path, %error, "{what} cannot be written; nothing is taken until it can");
     }
     shared.progress.send_modify(|progress| progress.failure = Some(error));
 }
 
-fn report_success(shared: &Shared, records: usize) {
+fn report_success<L>(shared: &Shared<L>, records: usize) {
     let mut queue = shared.lock();
     queue.in_flight = 0;
     let recovered = queue.failure.take().is_some();
     drop(queue);
     if recovered {
-        tracing::info!(path = %shared.path.display(), "audit file can be written again");
+        let what = shared.options.what;
+        tracing::info!(path = %shared.path.display(), "{what} can be written again");
     }
     shared.progress.send_modify(|progress| {
         progress.written += u64::try_from(records).unwrap_or(u64::MAX);
@@ -140,9 +140,8 @@ fn report_success(shared: &Shared, records: usize) {
 }
 
 /// Records on their way to the file, and how far they have come; a failed try goes on from there.
-#[derive(Default)]
-struct Batch {
-    records: Vec<AuditRecord>,
+struct Batch<L> {
+    records: Vec<L>,
     /// The first record that is not in `lines` yet, nor written.
     next: usize,
     /// Whole lines.
@@ -153,7 +152,11 @@ struct Batch {
     restart: bool,
 }
 
-impl Batch {
+impl<L: Line> Batch<L> {
+    fn new() -> Self {
+        Self { records: Vec::new(), next: 0, lines: Vec::new(), sent: 0, restart: false }
+    }
+
     fn write_to(&mut self, target: &mut impl Target, sync: bool) -> io::Result<()> {
         if self.restart {
             target.reopen()?;
