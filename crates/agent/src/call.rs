@@ -320,6 +320,7 @@ pub(crate) mod tests {
             }),
             span: tracing::Span::none(),
             outbound,
+            outlet: None,
         }
     }
 

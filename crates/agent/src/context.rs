@@ -10,7 +10,7 @@ use convoke_model::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::{AgentConfig, CallBuilder, Callee, Outbound};
+use crate::{AgentConfig, CallBuilder, Callee, Outbound, Outlet};
 
 /// One request as its handler sees it: who asks, until when, on whose behalf the agent acts, and
 /// the way to other agents. Cloning is cheap.
@@ -39,6 +39,8 @@ pub struct ContextParts {
     pub span: tracing::Span,
     /// The way out.
     pub outbound: Arc<dyn Outbound>,
+    /// Where what the handler says before its end goes to; an ephemeral call has nowhere.
+    pub outlet: Option<Arc<dyn Outlet>>,
 }
 
 impl Context {
@@ -98,11 +100,18 @@ impl Context {
         self.0.deadline.map(|deadline| deadline.saturating_duration_since(now))
     }
 
-    /// Cancelled when the answer is of no more use: the caller asked to end the task, hung up on an
-    /// ephemeral call, or the node is out of patience while it drains.
+    /// Cancelled when the answer is of no more use: the caller asked to end the task, or hung up on
+    /// an ephemeral call. A task's handler may then still tidy up for a second, and is dropped after
+    /// that; an ephemeral one is dropped at once. Whatever it gives changes nothing.
     #[must_use]
     pub fn cancelled(&self) -> &CancellationToken {
         &self.0.cancelled
+    }
+
+    /// Whether the answer is of no more use; see [`cancelled`](Self::cancelled).
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.is_cancelled()
     }
 
     /// The agent's own configuration.
@@ -134,6 +143,10 @@ impl Context {
 
     pub(crate) fn outbound(&self) -> &dyn Outbound {
         &*self.0.outbound
+    }
+
+    pub(crate) fn outlet(&self) -> Option<&Arc<dyn Outlet>> {
+        self.0.outlet.as_ref()
     }
 }
 

@@ -15,6 +15,7 @@ mod context;
 mod handler_error;
 mod host;
 mod join;
+mod progress;
 mod resolve;
 mod schema;
 
@@ -29,6 +30,10 @@ pub use context::{Context, ContextParts};
 pub use handler_error::HandlerError;
 pub use host::{CapabilityIndex, Descriptor, Host, HostError};
 pub use join::{JoinCalls, join_calls};
+pub use progress::{
+    AnswerSchema, ArtifactWriter, Ask, AskError, Outlet, Output, OutputError, PIECE_BYTES_MAX,
+    Progress, Question,
+};
 pub use schema::{input_schema_of, output_schema_of};
 
 /// What the macros need to name; not for people.

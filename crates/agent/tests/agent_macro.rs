@@ -128,6 +128,7 @@ async fn call(name: &str, params: &str) -> Result<Json, HandlerError> {
         }),
         span: tracing::Span::none(),
         outbound: Arc::new(Nowhere),
+        outlet: None,
     });
     let host = host();
     let index = host.find(&CapabilityName::parse(name).unwrap()).unwrap();

@@ -27,6 +27,7 @@ pub(crate) fn of_request(
         config: Arc::clone(&request.service.agent),
         span: tracing::Span::current(),
         outbound: Arc::clone(&request.service.outbound),
+        outlet: None,
     })
 }
 

@@ -133,5 +133,6 @@ fn context(path: &str, name: &str, outbound: Arc<dyn Outbound>) -> Context {
         }),
         span: tracing::Span::none(),
         outbound,
+        outlet: None,
     })
 }
