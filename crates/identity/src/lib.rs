@@ -19,4 +19,4 @@ mod testing;
 pub use enrolment::admin_socket;
 pub use material::{Bundle, Material, MaterialError};
 pub use profile::{PeerSvid, ProfileError};
-pub use source::{IdentityError, IdentitySource, WorkloadApiConfig};
+pub use source::{FilesConfig, IdentityError, IdentitySource, WorkloadApiConfig};

@@ -5,12 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use convoke_model::{SpiffeId, TrustDomain, UnixMillis};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
+use zeroize::Zeroizing;
 
 use crate::profile::{self, ProfileError};
-use crate::tls;
 
 /// Most certificates of one chain or one bundle.
 const CERTIFICATES_MAX: usize = 128;
@@ -112,6 +113,8 @@ impl Material {
         key: PrivateKeyDer<'static>,
         bundles: impl IntoIterator<Item = Bundle>,
     ) -> Result<Self, MaterialError> {
+        // The signer has a copy of its own; this one is overwritten when it goes, on every path.
+        let key = Zeroizing::new(key);
         let Some(leaf) = chain.first() else {
             return Err(MaterialError::NoCertificate { spiffe_id });
         };
@@ -123,7 +126,9 @@ impl Material {
         if svid.spiffe_id != spiffe_id {
             return Err(MaterialError::WrongId { expected: spiffe_id, found: svid.spiffe_id });
         }
-        let certified = CertifiedKey::from_der(chain, key, tls::provider())
+        let certified = any_supported_type(&key)
+            .map(|signer| CertifiedKey::new(chain, signer))
+            .and_then(|certified| certified.keys_match().map(|()| certified))
             .map_err(|source| MaterialError::Key { spiffe_id: spiffe_id.clone(), source })?;
         let anchors = anchors_of(bundles)?;
         let own = spiffe_id.trust_domain();
@@ -207,6 +212,12 @@ impl Material {
             anchors,
             revision: 0,
         }
+    }
+
+    /// Whether this is the same certificate and the same trust, whatever the revisions are. The key
+    /// is the same too, since it is the certificate's.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        self.chain() == other.chain() && self.anchors == other.anchors
     }
 
     pub(crate) fn with_revision(self, revision: u64) -> Self {

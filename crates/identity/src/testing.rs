@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
 use convoke_model::{SpiffeId, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -66,6 +67,14 @@ impl Authority {
         let chain = vec![leaf.certificate];
         Material::from_der(SpiffeId::parse(id).unwrap(), chain, leaf.key, bundles).unwrap()
     }
+}
+
+/// `der` as a PEM text.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<_> =
+        text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 fn params(uri: &str) -> CertificateParams {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use convoke_agent::Host;
 use convoke_client::Client;
-use convoke_identity::{IdentityError, IdentitySource, WorkloadApiConfig, tls};
+use convoke_identity::{FilesConfig, IdentityError, IdentitySource, WorkloadApiConfig, tls};
 use convoke_journal::{
     AuditOpenError, AuditSink, Journal, JsonLinesSink, MemoryJournal, MemoryLimits,
 };
@@ -20,7 +20,7 @@ use crate::budget::Budget;
 use crate::calls::Calls;
 use crate::card::{AgentCardError, CardReply};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, DefaultPolicy, RegoVersion, Stage};
+use crate::config::{Config, ConfigError, DefaultPolicy, IdentityFiles, RegoVersion, Stage};
 use crate::connection::Listener;
 use crate::http::Routes;
 use crate::metrics_listener::MetricsRoutes;
@@ -163,7 +163,7 @@ impl Node {
             journal.durability().sentence()
         );
 
-        let identity = Arc::new(IdentitySource::connect(workload_api(&config)?).await?);
+        let identity = Arc::new(open_identity(&config).await?);
         tracing::info!(spiffe_id = identity.spiffe_id().as_str(), "Loaded SPIFFE identity");
 
         let metrics = Arc::new(Metrics::new(
@@ -336,11 +336,19 @@ fn look(service: &Service, identity: &IdentitySource, audit: &JsonLinesSink) {
     service.metrics.set_svid_valid_until(not_after);
 }
 
-fn workload_api(config: &Config) -> Result<WorkloadApiConfig, StartError> {
+/// The identity from where the configuration says it comes from.
+async fn open_identity(config: &Config) -> Result<IdentitySource, StartError> {
+    let identity = &config.identity;
+    let spiffe_id = identity.spiffe_id.clone();
+    if let Some(files) = identity.files.clone() {
+        let IdentityFiles { certificate, private_key, bundle, federated } = files;
+        let files = FilesConfig { spiffe_id, certificate, private_key, bundle, federated };
+        return Ok(IdentitySource::from_files(files)?);
+    }
     let socket = config.workload_socket()?.to_owned();
-    let mut workload_api = WorkloadApiConfig::new(socket, config.identity.spiffe_id.clone());
-    workload_api.issuer_uid = config.identity.issuer_uid;
-    Ok(workload_api)
+    let mut workload_api = WorkloadApiConfig::new(socket, spiffe_id);
+    workload_api.issuer_uid = identity.issuer_uid;
+    Ok(IdentitySource::connect(workload_api).await?)
 }
 
 fn limits(config: &Config) -> Limits {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use convoke_model::{SpiffeId, TrustDomain};
+use convoke_model::{SpiffeId, TrustDomain, UnixMillis};
 use spiffe::WorkloadApiError;
 
 use crate::material::MaterialError;
@@ -124,6 +124,76 @@ pub enum IdentityError {
         /// Which socket.
         socket: PathBuf,
         /// What is wrong with it.
+        source: MaterialError,
+    },
+    /// A file of the identity cannot be read.
+    #[error("the {what} `{path}` cannot be read")]
+    FileUnreadable {
+        /// Which of the files.
+        what: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of the identity is longer than is read.
+    #[error("the {what} `{path}` is longer than {max} bytes")]
+    FileTooLarge {
+        /// Which of the files.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// The limit that was passed, in bytes.
+        max: u64,
+    },
+    /// Others than its owner may use the private key.
+    #[error(
+        "the private key `{path}` has mode {mode:04o}, so others than its owner may use it; run \
+         `chmod 600 {path}`"
+    )]
+    KeyMode {
+        /// Where it is.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The private key belongs to a user whom we have no reason to trust.
+    #[error(
+        "the private key `{path}` belongs to uid {uid}, which is neither root nor uid {own}; run \
+         `chown {own} {path}`"
+    )]
+    KeyOwner {
+        /// Where it is.
+        path: PathBuf,
+        /// Whose it is.
+        uid: u32,
+        /// Who we are.
+        own: u32,
+    },
+    /// Everybody could change what is trusted.
+    #[error("everybody may write the {what} `{path}` (mode {mode:04o}); run `chmod o-w {path}`")]
+    WorldWritable {
+        /// Which of the files.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The certificate in the file is no longer valid.
+    #[error("the certificate `{path}` expired at {not_after}; put a new one and its key there")]
+    FileExpired {
+        /// Where it is.
+        path: PathBuf,
+        /// The last instant at which it was valid.
+        not_after: UnixMillis,
+    },
+    /// The files are there and do not make an identity.
+    #[error("the files of `{wanted}` do not make an identity")]
+    Files {
+        /// The identity that was wanted.
+        wanted: SpiffeId,
+        /// What is wrong with them.
         source: MaterialError,
     },
     /// No answer in time.

@@ -2,6 +2,7 @@
 
 mod enrol;
 mod error;
+mod files;
 mod workload_api;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::material::{Material, MaterialError};
 
 pub use error::IdentityError;
+pub use files::FilesConfig;
 pub(crate) use workload_api::chain;
 #[cfg(test)]
 pub(crate) use workload_api::may_serve;
@@ -80,6 +82,19 @@ impl IdentitySource {
         let (material, feed) = workload_api::open(&config).await?;
         let shared = Shared::new(material);
         let watch = tokio::spawn(workload_api::watch(config, feed, Current(Arc::clone(&shared))));
+        Ok(Self { shared, _watch: Some(Arc::new(AbortOnDropHandle::new(watch))) })
+    }
+
+    /// Reads the identity from files and starts to watch them: what something else puts there is
+    /// in use within about a second. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// An [`IdentityError`] that says what is wrong with which file, and the cure.
+    pub fn from_files(config: FilesConfig) -> Result<Self, IdentityError> {
+        let (material, look) = files::open(&config)?;
+        let shared = Shared::new(material);
+        let watch = tokio::spawn(files::watch(config, look, Current(Arc::clone(&shared))));
         Ok(Self { shared, _watch: Some(Arc::new(AbortOnDropHandle::new(watch))) })
     }
 
