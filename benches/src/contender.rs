@@ -97,7 +97,7 @@ impl Trail {
             let has = |words: &[u8]| self.line.windows(words.len()).any(|here| here == words);
             if has(br#""decision":"allow""#) {
                 self.allowed += 1;
-            } else {
+            } else if has(br#""decision":"deny""#) {
                 let line = String::from_utf8_lossy(&self.line);
                 ensure!(has(br#""reason":"over_time""#), "refused for no good reason: {line}");
                 self.refused += 1;

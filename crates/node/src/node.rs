@@ -10,6 +10,7 @@ use convoke_identity::{FilesConfig, IdentityError, IdentitySource, WorkloadApiCo
 use convoke_journal::{
     AuditOpenError, AuditSink, Journal, JsonLinesSink, MemoryJournal, MemoryLimits,
 };
+use convoke_model::AuditEventKind;
 use convoke_model::limits::{LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX};
 use convoke_net::server::{BindError, Drained, Limits, Server};
 use convoke_policy::{Fixed, Language, LoadError, Policy, PolicyOptions, PolicySource};
@@ -24,6 +25,7 @@ use crate::config::{Config, ConfigError, DefaultPolicy, IdentityFiles, RegoVersi
 use crate::connection::Listener;
 use crate::http::Routes;
 use crate::metrics_listener::MetricsRoutes;
+use crate::observe;
 use crate::observe::health::{Health, ServerPhase};
 use crate::observe::metrics::Metrics;
 use crate::service::Service;
@@ -150,10 +152,7 @@ impl Node {
         }
         let policy = load_policy(&config)?;
         tracing::info!(revision = &*policy.revision().0, "Policy loaded");
-        let audit = Arc::new(JsonLinesSink::open(
-            &config.observability.audit.path,
-            config.observability.audit.sync,
-        )?);
+        let audit = Arc::new(observe::audit::open(&config.observability.audit)?);
         tracing::info!(path = %config.observability.audit.path.display(), "Audit log opened");
         let journal: Arc<dyn Journal> =
             Arc::new(MemoryJournal::new(MemoryLimits::default(), Arc::clone(&audit) as _));
@@ -263,6 +262,10 @@ impl Node {
         }
         let address = mesh.local_addr();
         tracing::info!(host = %address.ip(), port = address.port(), "Agent server started");
+        service.note(AuditEventKind::Startup {
+            version: env!("CARGO_PKG_VERSION"),
+            policy: service.policy.revision().clone(),
+        });
 
         // Watchers see the drain, so their listener ends last.
         let drained = CancellationToken::new();
@@ -311,6 +314,11 @@ impl Node {
             cut: mesh.cut + plain.cut,
             lost_tasks,
         };
+        service.note(AuditEventKind::Shutdown {
+            finished: summary.finished,
+            cut: summary.cut,
+            lost_tasks: summary.lost_tasks.try_into().unwrap_or(u64::MAX),
+        });
         if let Err(error) = audit.close() {
             tracing::error!(error = %error, "Audit log was not written to its end");
         }
@@ -331,7 +339,9 @@ impl Node {
 /// Writes into metrics and health what changes without a request.
 fn look(service: &Service, identity: &IdentitySource, audit: &JsonLinesSink) {
     let not_after = identity.current().not_after();
-    service.health.set_svid_valid_until(not_after);
+    if service.health.set_svid_valid_until(not_after).is_some_and(|before| before != not_after) {
+        service.note(AuditEventKind::IdentityRotation { not_after });
+    }
     service.health.set_audit_healthy(audit.healthy());
     service.metrics.set_svid_valid_until(not_after);
 }

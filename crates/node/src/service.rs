@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 use convoke_agent::{AgentConfig, Host, Outbound};
 use convoke_identity::IdentitySource;
 use convoke_journal::{AuditSink, Journal, JournalError};
-use convoke_model::{AuditRecord, Fault, FaultCode};
+use convoke_model::{AuditEventKind, AuditRecord, Fault, FaultCode};
 use convoke_policy::Policy;
 
 use crate::budget::Budget;
 use crate::card::CardReply;
 use crate::clock::Clock;
+use crate::observe;
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use crate::sparse::Sparse;
@@ -51,6 +52,11 @@ impl Service {
             taken = self.journal.flush().await;
         }
         taken.map_err(|error| self.commit_fault(&error))
+    }
+
+    /// Puts on record what happened to the node itself.
+    pub(crate) fn note(&self, kind: AuditEventKind) {
+        observe::audit::note(&*self.audit, &self.agent.spiffe_id, self.clock.now(), kind);
     }
 
     /// What a caller is told of a journal that does not take or give something.

@@ -128,7 +128,10 @@ impl Log {
         self.read += u64::try_from(read).unwrap_or(0);
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
-            if let Ok(value) = serde_json::from_slice(&line) {
+            // What happened to a node itself is no decision, and known from the node's words.
+            if let Ok(value) = serde_json::from_slice::<Value>(&line)
+                && value["event_type"] == "authorization"
+            {
                 lines.push(value);
             }
         }

@@ -260,8 +260,15 @@ impl Agent {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// The records so far that are written out in full.
+    /// The decisions on record so far that are written out in full.
     pub(crate) fn audit(&self) -> Vec<Value> {
+        let mut records = self.audit_lines();
+        records.retain(|record| record["event_type"] == "authorization");
+        records
+    }
+
+    /// Everything on record so far that is written out in full.
+    pub(crate) fn audit_lines(&self) -> Vec<Value> {
         let text = match std::fs::read_to_string(&self.audit) {
             Ok(text) => text,
             // The log is made with its first record.

@@ -58,8 +58,10 @@ impl Health {
     }
 
     /// The current certificate is valid until `until`; a node that needs none says the end of time.
-    pub fn set_svid_valid_until(&self, until: UnixMillis) {
-        self.svid_valid_until.store(until.0, Ordering::Relaxed);
+    /// Gives until when the one before was, if there was one.
+    pub fn set_svid_valid_until(&self, until: UnixMillis) -> Option<UnixMillis> {
+        let before = self.svid_valid_until.swap(until.0, Ordering::Relaxed);
+        (before != 0).then_some(UnixMillis(before))
     }
 
     /// Whether decisions can be made: a policy is loaded, or the default decides by configuration.

@@ -3,6 +3,7 @@
 //! Nothing here is global: a subscriber, a registry and a health value belong to one node, so
 //! that many nodes fit in one process.
 
+pub(crate) mod audit;
 pub mod health;
 pub mod logging;
 pub mod metrics;

@@ -143,7 +143,10 @@ impl World {
         let summary = tokio::time::timeout(PATIENCE, self.node).await.unwrap().unwrap();
         tokio::time::timeout(PATIENCE, self.issuer).await.unwrap().unwrap();
         let audit = std::fs::read_to_string(self.dir.path().join("audit.jsonl")).unwrap();
-        (summary, audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+        let mut records: Vec<Value> =
+            audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        records.retain(|record| record["event_type"] == "authorization");
+        (summary, records)
     }
 }
 
