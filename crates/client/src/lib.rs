@@ -10,12 +10,12 @@ pub mod open;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use convoke_agent::{AgentCallError, CallError};
 use convoke_identity::{IdentityError, IdentitySource, Material, WorkloadApiConfig};
-use convoke_model::SpiffeId;
+use convoke_model::{SpiffeId, UnixMillis};
 use convoke_net::client::{Address, Dialer, Pool, PoolLimits, Provenance, Route};
 use tokio::time::Instant;
 
@@ -66,6 +66,11 @@ pub fn check_address(address: &str) -> Result<(), AddressError> {
     Address::parse(address, Provenance::Operator).map(drop)
 }
 
+fn now() -> UnixMillis {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
 impl Client {
     /// Gets the identity from the Workload API, enrolling with the embedded issuer where that is
     /// needed and allowed.
@@ -82,7 +87,10 @@ impl Client {
     /// Calls under the identity of `source`.
     #[must_use]
     pub fn with_source(source: Arc<IdentitySource>) -> Self {
-        let pool = Pool::new(Dialer::default(), PoolLimits::default());
+        let own = Arc::clone(&source);
+        let pool = Pool::with_lifetime(Dialer::default(), PoolLimits::default(), move |certs| {
+            convoke_identity::tls::lifetime(&own, certs, now())
+        });
         Self(Arc::new(Inner { source, pool, callees: Mutex::default() }))
     }
 

@@ -220,6 +220,15 @@ impl Material {
         self.chain() == other.chain() && self.anchors == other.anchors
     }
 
+    /// Whether every root that `earlier` trusts is trusted here too, each for its trust domain.
+    #[must_use]
+    pub fn keeps_roots_of(&self, earlier: &Self) -> bool {
+        earlier.anchors.iter().all(|(domain, roots)| {
+            let kept = self.anchors.get(domain).map_or(&[][..], Vec::as_slice);
+            roots.iter().all(|root| kept.contains(root))
+        })
+    }
+
     pub(crate) fn with_revision(self, revision: u64) -> Self {
         Self { revision, ..self }
     }

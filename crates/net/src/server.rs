@@ -58,6 +58,14 @@ pub trait Handler: Send + Sync + 'static {
     /// [`Refuse`] closes the connection without an answer.
     fn connected(&self, info: &ConnectionInfo) -> Result<Opened<Self::Connection>, Refuse>;
 
+    /// Whether a connection that was let in may go on. Asked of each after [`Reviews::review`], in
+    /// the connection's own task; one that may not takes no new requests, and the running ones get
+    /// a few seconds.
+    fn may_go_on(&self, connection: &Self::Connection) -> bool {
+        let _ = connection;
+        true
+    }
+
     /// Hears of a peer whose TLS handshake failed and who is turned away. `error` has what our
     /// verifier said of its certificate. Peers decide how often this happens, so whatever is done
     /// here has to be cheap and bounded.
@@ -215,6 +223,22 @@ pub struct Drained {
 pub struct Server<H: Handler> {
     listener: TcpListener,
     shared: Arc<Shared<H>>,
+    open: Arc<Open>,
+}
+
+/// Has the open connections of a server looked at again, for when what they were let in by has
+/// changed.
+#[derive(Clone)]
+pub struct Reviews(Arc<Open>);
+
+impl Reviews {
+    /// Has [`Handler::may_go_on`] asked of every connection that was accepted before now. A
+    /// connection that is still being set up is asked about as soon as it is.
+    pub fn review(&self) {
+        for pulse in self.0.by_id().values() {
+            pulse.ask_for_review();
+        }
+    }
 }
 
 impl<H: Handler> Server<H> {
@@ -237,7 +261,13 @@ impl<H: Handler> Server<H> {
         })?;
         let tasks = TaskTracker::new();
         let shared = Shared { handler, limits, tls: tls.into(), local_addr, tasks };
-        Ok(Self { listener, shared: Arc::new(shared) })
+        Ok(Self { listener, shared: Arc::new(shared), open: Arc::default() })
+    }
+
+    /// The way to have this server's connections looked at again.
+    #[must_use]
+    pub fn reviews(&self) -> Reviews {
+        Reviews(Arc::clone(&self.open))
     }
 
     /// The address that is listened on, with the port that the kernel chose if none was asked for.
@@ -249,11 +279,11 @@ impl<H: Handler> Server<H> {
     /// Serves until `shutdown`, then drains: no new connection, idle ones closed at once, running
     /// requests finished within `drain`, and what is left is cut.
     pub async fn serve(self, shutdown: CancellationToken, drain: Duration) -> Drained {
-        let Self { listener, shared } = self;
+        let Self { listener, shared, open } = self;
         let limits = &shared.limits;
         let mut acceptor = Acceptor {
             admission: Admission::new(limits.connections_max, limits.connections_per_ip_max),
-            open: Arc::default(),
+            open,
             next_id: 0,
             refused: 0,
             refused_reported: None,

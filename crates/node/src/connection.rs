@@ -6,6 +6,7 @@ use convoke_identity::tls::{PeerError, verified_peer};
 use convoke_journal::Scope;
 use convoke_model::{Caller, Principal, SpiffeId, UnixMillis};
 use convoke_net::server::ConnectionInfo;
+use rustls_pki_types::CertificateDer;
 
 use crate::observe::metrics::OpenConnection;
 
@@ -29,6 +30,8 @@ pub(crate) struct Connection {
     pub(crate) scope: Scope,
     /// How long the caller's certificate is good from now; `None` for a caller without one.
     pub(crate) expires: Option<UnixMillis>,
+    /// What the caller presented, leaf first; looked at again when trust is withdrawn.
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
     /// Counts the connection while it is open.
     _open: OpenConnection,
 }
@@ -41,10 +44,11 @@ impl Connection {
         info: &ConnectionInfo,
         open: OpenConnection,
     ) -> Result<Self, PeerError> {
-        let peer = match (&info.tls, listener) {
-            (Some(tls), Listener::Mesh) => verified_peer(&tls.peer_certificates)?,
-            _ => None,
+        let certificates = match (&info.tls, listener) {
+            (Some(tls), Listener::Mesh) => tls.peer_certificates.clone(),
+            _ => Vec::new(),
         };
+        let peer = verified_peer(&certificates)?;
         let expires = peer.as_ref().map(|peer| peer.not_after);
         let caller = match peer {
             Some(peer) => {
@@ -55,6 +59,15 @@ impl Connection {
         let caller_name: Arc<str> = caller.name().into();
         let scope = Scope::new(agent.clone(), &caller);
         let remote_addr = info.remote_addr.to_string().into();
-        Ok(Self { listener, caller, caller_name, remote_addr, scope, expires, _open: open })
+        Ok(Self {
+            listener,
+            caller,
+            caller_name,
+            remote_addr,
+            scope,
+            expires,
+            certificates,
+            _open: open,
+        })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use convoke_a2a::{http_status, jsonrpc};
-use convoke_identity::tls::peer_error;
+use convoke_identity::tls::{peer_error, still_trusted};
 use convoke_model::{Fault, FaultCode, chain};
 use convoke_net::server::{Body, BodyError, ConnectionInfo, Handler, Opened, Refuse, ResponseBody};
 use futures_util::FutureExt;
@@ -50,6 +50,21 @@ impl Handler for Routes {
         let now = self.service.clock.now();
         let expires_in = ends.map(|end| Duration::from_millis(end.0.saturating_sub(now.0)));
         Ok(Opened { connection, expires_in })
+    }
+
+    fn may_go_on(&self, connection: &Connection) -> bool {
+        // Nobody in particular was let in without trust.
+        if connection.certificates.is_empty() {
+            return true;
+        }
+        let service = &self.service;
+        let trusted =
+            still_trusted(&service.identity, &connection.certificates, service.clock.now());
+        if let Err(error) = &trusted {
+            let (peer, reason) = (&*connection.caller_name, chain(error));
+            tracing::warn!(peer, reason, "Connection ends: its peer is no longer trusted");
+        }
+        trusted.is_ok()
     }
 
     fn turned_away(&self, remote_addr: SocketAddr, error: &io::Error) {

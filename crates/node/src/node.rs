@@ -12,7 +12,7 @@ use convoke_journal::{
 };
 use convoke_model::AuditEventKind;
 use convoke_model::limits::{LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX};
-use convoke_net::server::{BindError, Drained, Limits, Server};
+use convoke_net::server::{BindError, Drained, Limits, Reviews, Server};
 use convoke_policy::{Fixed, Language, LoadError, Policy, PolicyOptions, PolicySource};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -287,6 +287,16 @@ impl Node {
                 }
             }
         };
+        let reviews = mesh.reviews();
+        let reviewing = {
+            let (identity, drained) = (Arc::clone(&identity), drained.clone());
+            async move {
+                tokio::select! {
+                    () = review_what_was_trusted(&identity, &reviews) => {}
+                    () = drained.cancelled() => {}
+                }
+            }
+        };
         let serving = async {
             let draining = async {
                 shutdown.cancelled().await;
@@ -307,7 +317,8 @@ impl Node {
             drained.cancel();
             (mesh, plain, lost_tasks)
         };
-        let ((mesh, plain, lost_tasks), (), ()) = tokio::join!(serving, watch, looking);
+        let ((mesh, plain, lost_tasks), (), (), ()) =
+            tokio::join!(serving, watch, looking, reviewing);
 
         let summary = Summary {
             finished: mesh.finished + plain.finished,
@@ -344,6 +355,21 @@ fn look(service: &Service, identity: &IdentitySource, audit: &JsonLinesSink) {
     }
     service.health.set_audit_healthy(audit.healthy());
     service.metrics.set_svid_valid_until(not_after);
+}
+
+/// Has connections looked at again whenever a root that they may have been let in by is gone. Ends
+/// only with the identity.
+async fn review_what_was_trusted(identity: &IdentitySource, reviews: &Reviews) {
+    let mut changes = identity.changes();
+    let mut before = identity.current();
+    while changes.changed().await.is_ok() {
+        let now = identity.current();
+        if !now.keeps_roots_of(&before) {
+            tracing::info!(revision = now.revision(), "Trust was withdrawn");
+            reviews.review();
+        }
+        before = now;
+    }
 }
 
 /// The identity from where the configuration says it comes from.

@@ -7,8 +7,9 @@ mod error;
 mod verify;
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use convoke_model::SpiffeId;
+use convoke_model::{SpiffeId, UnixMillis};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
@@ -16,8 +17,9 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use webpki::KeyUsage;
 
-use crate::profile::{self, PeerSvid};
+use crate::profile::{self, PeerSvid, ProfileError};
 use crate::source::{Current, IdentitySource};
 
 pub use error::{PeerError, peer_error, refused_by_peer};
@@ -81,6 +83,38 @@ pub fn client_config(
 /// [`PeerError::Profile`] when the first is not an X.509-SVID, which a verified one is.
 pub fn verified_peer(certs: &[CertificateDer<'_>]) -> Result<Option<PeerSvid>, PeerError> {
     certs.first().map(|leaf| profile::read(leaf).map_err(PeerError::from)).transpose()
+}
+
+/// Whether the caller that presented `certs` would still be let in: trust may have been withdrawn
+/// since its handshake.
+///
+/// # Errors
+///
+/// A [`PeerError`], as its handshake would fail with at `now`; also when there are no certificates.
+pub fn still_trusted(
+    source: &IdentitySource,
+    certs: &[CertificateDer<'_>],
+    now: UnixMillis,
+) -> Result<(), PeerError> {
+    let Some((leaf, intermediates)) = certs.split_first() else {
+        return Err(PeerError::Profile(ProfileError::Malformed));
+    };
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(now.0));
+    let usage = KeyUsage::client_auth();
+    verify::verify(&source.current(), leaf, intermediates, usage, now).map(drop)
+}
+
+/// How long a connection between `source` and the callee that presented `certs` may live from
+/// `now` on: until the first of the two SVIDs ends. It is nothing when there is no SVID.
+#[must_use]
+pub fn lifetime(
+    source: &IdentitySource,
+    certs: &[CertificateDer<'_>],
+    now: UnixMillis,
+) -> Duration {
+    let Ok(Some(peer)) = verified_peer(certs) else { return Duration::ZERO };
+    let end = peer.not_after.min(source.current().not_after());
+    Duration::from_millis(end.0.saturating_sub(now.0))
 }
 
 /// The one implementation of cryptography.

@@ -45,7 +45,7 @@ impl Callee {
 /// Who holds the chain, if it is valid at `now` for `usage` under the roots of its own trust
 /// domain and no others: the leaf chooses the roots before any path is built, so a root of one
 /// domain cannot vouch for a workload of another.
-fn verify(
+pub(super) fn verify(
     material: &Material,
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],

@@ -11,6 +11,7 @@ use http::{HeaderValue, Request, Uri, header};
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -86,9 +87,13 @@ impl Default for PoolLimits {
     }
 }
 
+/// How much longer a connection may live by the certificates that the callee presented on it.
+type Lifetime = dyn Fn(&[CertificateDer<'_>]) -> Duration + Send + Sync;
+
 struct Inner {
     dialer: Dialer,
     limits: PoolLimits,
+    lifetime: Option<Box<Lifetime>>,
     destinations: Mutex<HashMap<Key, Arc<Destination>>>,
     idle: AtomicUsize,
     sweeping: AtomicBool,
@@ -123,7 +128,8 @@ struct Connection {
     /// The task that drives it; gives the error that ended the connection, if one did.
     driver: JoinHandle<Option<hyper::Error>>,
     revision: u64,
-    opened_at: Instant,
+    /// From when on it is not reused.
+    retires_at: Instant,
     used_at: Instant,
     /// Nothing has come from the peer on it yet.
     fresh: bool,
@@ -133,9 +139,25 @@ impl Pool {
     /// An empty pool.
     #[must_use]
     pub fn new(dialer: Dialer, limits: PoolLimits) -> Self {
+        Self::build(dialer, limits, None)
+    }
+
+    /// As [`Self::new`], with connections that also retire by their certificates: `lifetime` is
+    /// asked once for each TLS connection, right after its handshake, how long both ends'
+    /// certificates are still good, and the connection is not reused after four fifths of that.
+    pub fn with_lifetime(
+        dialer: Dialer,
+        limits: PoolLimits,
+        lifetime: impl Fn(&[CertificateDer<'_>]) -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        Self::build(dialer, limits, Some(Box::new(lifetime)))
+    }
+
+    fn build(dialer: Dialer, limits: PoolLimits, lifetime: Option<Box<Lifetime>>) -> Self {
         Self(Arc::new(Inner {
             dialer,
             limits,
+            lifetime,
             destinations: Mutex::default(),
             idle: AtomicUsize::new(0),
             sweeping: AtomicBool::new(false),
@@ -275,7 +297,7 @@ impl Inner {
     fn is_usable(&self, connection: &Connection, now: Instant) -> bool {
         !connection.sender.is_closed()
             && now.saturating_duration_since(connection.used_at) < self.limits.idle_timeout
-            && now.saturating_duration_since(connection.opened_at) < self.limits.age_max
+            && now < connection.retires_at
     }
 
     /// Keeps a connection for the next request, unless there is a reason not to.
@@ -298,10 +320,15 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Connection, SendError> {
         let address = &route.address;
+        let mut life = self.limits.age_max;
         let (sender, driver) = match &route.tls {
             None => start(address, self.dialer.dial(address, deadline).await?).await?,
             Some(tls) => {
                 let dialled = self.dialer.dial_tls(address, Arc::clone(tls), deadline).await?;
+                if let Some(lifetime) = &self.lifetime {
+                    let certificates = dialled.get_ref().1.peer_certificates().unwrap_or_default();
+                    life = life.min(lifetime(certificates) * 4 / 5);
+                }
                 start(address, dialled).await?
             }
         };
@@ -311,7 +338,8 @@ impl Inner {
         }
         let now = Instant::now();
         let revision = route.revision;
-        Ok(Connection { sender, driver, revision, opened_at: now, used_at: now, fresh: true })
+        let retires_at = now + life;
+        Ok(Connection { sender, driver, revision, retires_at, used_at: now, fresh: true })
     }
 
     async fn exchange(

@@ -402,6 +402,23 @@ async fn calls_go_over_mutual_tls() {
 }
 
 #[tokio::test]
+async fn a_connection_retires_before_its_certificates() {
+    for (life, expected) in [(Duration::ZERO, 2), (LONG, 1)] {
+        let (server, client) = (pki(), pki());
+        let up = up(Some(server.server(&client)), Limits::default(), Seen::default());
+        let leaf = server.chain[0].clone();
+        let pool = Pool::with_lifetime(Dialer::default(), PoolLimits::default(), move |chain| {
+            assert_eq!(chain, std::slice::from_ref(&leaf));
+            life
+        });
+        let route = tls_route(up.addr, client.client(&server));
+        check_echo(&pool, &route).await;
+        check_echo(&pool, &route).await;
+        assert_eq!(connections(&up), expected, "{life:?}");
+    }
+}
+
+#[tokio::test]
 async fn with_tls_the_protocol_is_negotiated() {
     let pki = pki();
     let up = up(Some(pki.server(&pki)), Limits::default(), Seen::default());

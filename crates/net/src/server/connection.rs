@@ -198,6 +198,8 @@ where
         pulse: Arc::clone(&pulse),
     });
     let io = TokioIo::new(stream);
+    let (handler, of) = (&shared.handler, Arc::clone(&here.connection));
+    let may_go_on = move || handler.may_go_on(&of);
     match protocol {
         Protocol::Http1 => {
             let service = service_fn(move |request| respond(Arc::clone(&here), request));
@@ -207,7 +209,7 @@ where
                 .max_header_size(limits.header_bytes_max)
                 .max_buf_size(BUFFER_BYTES_MAX)
                 .serve_connection(io, service);
-            watch(pin!(connection), &pulse, limits, life).await
+            watch(pin!(connection), &pulse, limits, life, may_go_on).await
         }
         Protocol::Http2 => {
             pulse.set_multiplexed();
@@ -226,7 +228,7 @@ where
                 .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
                 .max_send_buf_size(BUFFER_BYTES_MAX)
                 .serve_connection(io, service);
-            watch(pin!(connection), &pulse, limits, life).await
+            watch(pin!(connection), &pulse, limits, life, may_go_on).await
         }
     }
 }
@@ -240,6 +242,7 @@ async fn watch<C: Graceful>(
     pulse: &Pulse,
     limits: &Limits,
     life: Duration,
+    may_go_on: impl Fn() -> bool,
 ) -> Ended {
     let started = Instant::now();
     // When everything must be over, and when the last requests are taken.
@@ -258,6 +261,13 @@ async fn watch<C: Graceful>(
                     connection.as_mut().close();
                 }
                 Order::Cut => return Poll::Ready(Ended::Cut { running: pulse.running() }),
+            }
+            if pulse.take_review() && !may_go_on() {
+                ends_at = ends_at.min(Instant::now() + limits.review_grace);
+                if !closing {
+                    closing = true;
+                    connection.as_mut().close();
+                }
             }
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(result.map_or_else(Ended::Broken, |()| Ended::Closed));

@@ -31,6 +31,8 @@ pub struct Limits {
     /// How long before its end by age a connection stops to take requests, so that running ones
     /// can finish; at most a quarter of the age.
     pub close_grace: Duration,
+    /// How long requests may still run on a connection that may not go on.
+    pub review_grace: Duration,
     /// How long a closing connection waits until the peer has read the last response.
     pub linger: Duration,
 }
@@ -48,6 +50,8 @@ impl Default for Limits {
             h2_streams_max: limits::H2_STREAMS_MAX,
             connection_age_max: limits::CONNECTION_AGE_MAX,
             close_grace: Duration::from_secs(30),
+            // Less than the 5 s after which nothing of a peer that is no longer trusted may succeed.
+            review_grace: Duration::from_secs(3),
             linger: Duration::from_secs(2),
         }
     }

@@ -37,6 +37,7 @@ pub(crate) struct Pulse {
     finished_before_drain: AtomicU64,
     unread: AtomicBool,
     order: AtomicU8,
+    review: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -78,6 +79,7 @@ impl Pulse {
             finished_before_drain: AtomicU64::new(0),
             unread: AtomicBool::new(false),
             order: AtomicU8::new(Order::Serve as u8),
+            review: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
     }
@@ -148,6 +150,17 @@ impl Pulse {
             1 => Order::Drain,
             _ => Order::Cut,
         }
+    }
+
+    /// Asks the connection to find out whether it may go on.
+    pub(super) fn ask_for_review(&self) {
+        self.review.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether that was asked since the last look.
+    pub(super) fn take_review(&self) -> bool {
+        self.review.load(Ordering::Relaxed) && self.review.swap(false, Ordering::Acquire)
     }
 
     /// Makes the next order wake this task. To be called before [`Self::ordered`] is looked at.

@@ -1,6 +1,6 @@
 //! The server against clients that are slow, greedy or gone, over real sockets.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -20,6 +20,8 @@ const LONG: Duration = Duration::from_secs(60);
 struct Scripted {
     expires_in: Option<Duration>,
     refuse: bool,
+    /// Set once connections may no longer go on.
+    unwelcome: AtomicBool,
     opened: AtomicUsize,
     protocols: Mutex<Vec<Protocol>>,
     entered: Notify,
@@ -61,6 +63,10 @@ impl Handler for Held {
         Ok(Opened { connection: (), expires_in: self.0.expires_in })
     }
 
+    fn may_go_on(&self, (): &()) -> bool {
+        !self.0.unwelcome.load(Ordering::SeqCst)
+    }
+
     async fn call(
         &self,
         _: &Arc<()>,
@@ -95,6 +101,7 @@ impl Handler for Held {
 struct Up {
     addr: SocketAddr,
     handler: Arc<Scripted>,
+    reviews: Reviews,
     shutdown: CancellationToken,
     serving: JoinHandle<Drained>,
 }
@@ -102,9 +109,10 @@ struct Up {
 fn up(limits: Limits, handler: Held, drain: Duration) -> Up {
     let scripted = Arc::clone(&handler.0);
     let server = Server::bind("127.0.0.1:0".parse().unwrap(), None, limits, handler).unwrap();
-    let (addr, shutdown) = (server.local_addr(), CancellationToken::new());
+    let (addr, reviews) = (server.local_addr(), server.reviews());
+    let shutdown = CancellationToken::new();
     let serving = tokio::spawn(server.serve(shutdown.clone(), drain));
-    Up { addr, handler: scripted, shutdown, serving }
+    Up { addr, handler: scripted, reviews, shutdown, serving }
 }
 
 fn up_with(limits: Limits) -> Up {
@@ -446,5 +454,45 @@ async fn a_port_in_use_is_named() {
              another port"
         )
     );
+    up.down().await;
+}
+
+#[tokio::test]
+async fn a_review_ends_what_may_not_go_on_and_nothing_else() {
+    let limits = Limits { review_grace: LONG, ..Limits::default() };
+    let up = up_with(limits);
+    let (mut idle, mut busy) = (up.connect().await, up.connect().await);
+    idle.write_all(&echo("one", "")).await.unwrap();
+    until(&mut idle, "one").await;
+    up.reviews.review();
+    idle.write_all(&echo("two", "")).await.unwrap();
+    until(&mut idle, "two").await;
+    let (mut sender, connection) = h2(&up).await;
+    sender.send_request(h2_request("/echo", "three")).await.unwrap();
+    busy.write_all(b"GET /gate HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    up.handler.entered.notified().await;
+
+    up.handler.unwelcome.store(true, Ordering::SeqCst);
+    up.reviews.review();
+    assert_eq!(to_end(&mut idle).await, "");
+    connection.await.unwrap().unwrap();
+    // What ran may end; nothing follows it.
+    up.handler.gate.0.add_permits(1);
+    let last = to_end(&mut busy).await;
+    assert!(last.ends_with("through the gate"), "{last}");
+    up.down().await;
+}
+
+#[tokio::test]
+async fn what_may_not_go_on_is_cut_when_its_grace_is_over() {
+    let limits = Limits { review_grace: SHORT, ..Limits::default() };
+    let up = up_with(limits);
+    let mut busy = up.connect().await;
+    busy.write_all(b"GET /gate HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    up.handler.entered.notified().await;
+    up.handler.unwelcome.store(true, Ordering::SeqCst);
+    up.reviews.review();
+    up.handler.dropped.notified().await;
+    assert_eq!(to_end(&mut busy).await, "");
     up.down().await;
 }
