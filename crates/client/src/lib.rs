@@ -10,12 +10,12 @@ pub mod open;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use convoke_agent::{AgentCallError, CallError};
 use convoke_identity::{IdentityError, IdentitySource, Material, WorkloadApiConfig};
-use convoke_model::{SpiffeId, UnixMillis};
+use convoke_model::SpiffeId;
 use convoke_net::client::{Address, Dialer, Pool, PoolLimits, Provenance, Route};
 use tokio::time::Instant;
 
@@ -66,11 +66,6 @@ pub fn check_address(address: &str) -> Result<(), AddressError> {
     Address::parse(address, Provenance::Operator).map(drop)
 }
 
-fn now() -> UnixMillis {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
-}
-
 impl Client {
     /// Gets the identity from the Workload API, enrolling with the embedded issuer where that is
     /// needed and allowed.
@@ -89,7 +84,7 @@ impl Client {
     pub fn with_source(source: Arc<IdentitySource>) -> Self {
         let own = Arc::clone(&source);
         let pool = Pool::with_lifetime(Dialer::default(), PoolLimits::default(), move |certs| {
-            convoke_identity::tls::lifetime(&own, certs, now())
+            convoke_identity::tls::lifetime(&own, certs)
         });
         Self(Arc::new(Inner { source, pool, callees: Mutex::default() }))
     }

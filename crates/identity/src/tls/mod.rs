@@ -104,17 +104,13 @@ pub fn still_trusted(
     verify::verify(&source.current(), leaf, intermediates, usage, now).map(drop)
 }
 
-/// How long a connection between `source` and the callee that presented `certs` may live from
-/// `now` on: until the first of the two SVIDs ends. It is nothing when there is no SVID.
+/// How long a connection between `source` and the callee that presented `certs` may live from now
+/// on: until the first of the two SVIDs ends. It is nothing when there is no SVID.
 #[must_use]
-pub fn lifetime(
-    source: &IdentitySource,
-    certs: &[CertificateDer<'_>],
-    now: UnixMillis,
-) -> Duration {
+pub fn lifetime(source: &IdentitySource, certs: &[CertificateDer<'_>]) -> Duration {
     let Ok(Some(peer)) = verified_peer(certs) else { return Duration::ZERO };
     let end = peer.not_after.min(source.current().not_after());
-    Duration::from_millis(end.0.saturating_sub(now.0))
+    Duration::from_millis(end.0).saturating_sub(Duration::from_secs(UnixTime::now().as_secs()))
 }
 
 /// The one implementation of cryptography.
