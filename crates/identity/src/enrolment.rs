@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 /// Where a workload asks for its enrolment.
 pub(crate) const ENROL_PATH: &str = "/v1/enrol";
 
-/// Largest body of a request or an answer, in bytes: a SPIFFE ID and its JSON around it.
-pub(crate) const BODY_BYTES_MAX: usize = 4096;
+/// Where registration entries are added, listed and, each below it, removed.
+pub(crate) const ENTRIES_PATH: &str = "/v1/entries";
+
+/// Largest body of a request or of an answer to an enrolment, in bytes: an entry with a long ID and
+/// long paths, and the JSON around it.
+pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// What a workload asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,7 +32,7 @@ pub(crate) struct EnrolRefusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RefusalCode {
-    /// Not the one request that there is.
+    /// Not one of the requests that there are.
     BadRequest,
     /// The ID belongs to another trust domain.
     TrustDomain,
@@ -36,6 +40,14 @@ pub(crate) enum RefusalCode {
     NotPermitted,
     /// A table is full.
     Exhausted,
+    /// There have been registration entries, so processes do not enrol themselves any more.
+    Registered,
+    /// An entry says the same already.
+    Exists,
+    /// There is no such entry.
+    NotFound,
+    /// The issuer could not do it; its log says why.
+    Failed,
 }
 
 /// Where the admin socket of the Workload API at `socket` is: beside it, with `.admin` added to

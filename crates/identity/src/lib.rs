@@ -7,6 +7,7 @@
 
 mod enrolment;
 pub mod issuer;
+pub mod jwt;
 mod material;
 mod process;
 mod profile;

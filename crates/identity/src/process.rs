@@ -27,6 +27,11 @@ impl Process {
         Some(Self { uid: peer.uid(), pid, started: started(pid)? })
     }
 
+    /// Its number in our PID namespace, for people and for `/proc`.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// A process as the kernel would name it, for tests of who may do what.
     #[cfg(test)]
     pub(crate) fn invented(uid: u32, pid: i32, started: u64) -> Self {

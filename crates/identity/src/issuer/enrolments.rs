@@ -50,6 +50,12 @@ impl Enrolments {
         Ok(true)
     }
 
+    /// Ends all enrolments, and says how many processes had one.
+    pub(super) fn clear(&self) -> usize {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *ids).len()
+    }
+
     /// The identities of `process`, in the order in which it enrolled. A process that has ended has
     /// none, even if another now has its number.
     pub(super) fn of(&self, process: &Process) -> Vec<SpiffeId> {

@@ -17,9 +17,6 @@ use super::error::IssuerError;
 /// Longest path of a socket, in bytes. Source: unix(7), `sun_path` with its closing zero byte.
 const PATH_BYTES_MAX: usize = 107;
 
-/// Most connections of one user at a time. A watching workload needs one.
-const CONNECTIONS_PER_USER_MAX: usize = 256;
-
 /// How long to wait after a failed accept, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -111,13 +108,14 @@ async fn make_room(path: &Path, own: u32) -> Result<(), IssuerError> {
     }
 }
 
-/// Counts the connections of each user, so that one cannot take them all.
-#[derive(Debug, Default)]
+/// Counts what each user has of something, so that one cannot take all of it.
+#[derive(Debug)]
 pub(super) struct Gate {
+    per_user_max: usize,
     users: Mutex<HashMap<u32, usize>>,
 }
 
-/// The right to one connection; it is given back when dropped.
+/// The right to one; it is given back when dropped.
 #[derive(Debug)]
 pub(super) struct Pass {
     gate: Arc<Gate>,
@@ -125,10 +123,14 @@ pub(super) struct Pass {
 }
 
 impl Gate {
+    pub(super) fn new(per_user_max: usize) -> Arc<Self> {
+        Arc::new(Self { per_user_max, users: Mutex::default() })
+    }
+
     pub(super) fn pass(gate: &Arc<Self>, uid: u32) -> Option<Pass> {
         let mut users = gate.users.lock().unwrap_or_else(PoisonError::into_inner);
         let count = users.entry(uid).or_default();
-        if *count >= CONNECTIONS_PER_USER_MAX {
+        if *count >= gate.per_user_max {
             return None;
         }
         *count += 1;
@@ -154,9 +156,9 @@ mod tests {
 
     #[test]
     fn one_user_cannot_take_every_connection() {
-        let gate = Arc::new(Gate::default());
+        let gate = Gate::new(256);
         let passes: Vec<_> = std::iter::from_fn(|| Gate::pass(&gate, 1)).take(10_000).collect();
-        assert_eq!(passes.len(), CONNECTIONS_PER_USER_MAX);
+        assert_eq!(passes.len(), 256);
         assert!(Gate::pass(&gate, 2).is_some());
         drop(passes);
         assert!(Gate::pass(&gate, 1).is_some());

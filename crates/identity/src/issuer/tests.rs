@@ -200,7 +200,7 @@ async fn the_admin_socket_answers_one_request() {
     let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
     assert_eq!((mode(&admin), mode(&issuer.socket)), (0o600, 0o777));
 
-    let long = format!(r#"{{"spiffe_id": "spiffe://example.org/{}"}}"#, "a".repeat(5000));
+    let long = format!(r#"{{"spiffe_id": "spiffe://example.org/{}"}}"#, "a".repeat(20_000));
     for (request, status, code) in [
         (post(r#"{"spiffe_id": "spiffe://example.org/worker"}"#), 200, "spiffe_id"),
         (post(r#"{"spiffe_id": "spiffe://other.org/worker"}"#), 403, "trust_domain"),
@@ -219,7 +219,7 @@ async fn the_admin_socket_answers_one_request() {
 }
 
 #[tokio::test]
-async fn calls_without_the_security_header_and_jwt_calls_are_refused() {
+async fn calls_without_the_security_header_and_unknown_ones_are_refused() {
     let dir = TempDir::new().unwrap();
     let issuer = Running::start(config(&dir)).await;
     let status = async |path: &'static str, header: Option<&'static str>| {
@@ -247,12 +247,14 @@ async fn calls_without_the_security_header_and_jwt_calls_are_refused() {
     assert_eq!(status(svid, Some("true")).await, denied);
     assert_eq!(status(svid, None).await, invalid);
     assert_eq!(status(svid, Some("false")).await, invalid);
-    let bundles = "/SpiffeWorkloadAPI/FetchX509Bundles";
-    assert_eq!(status(bundles, None).await, invalid);
-    for method in ["FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID", "Nothing"] {
+    for method in ["FetchX509Bundles", "FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID"] {
         let path: &'static str = format!("/SpiffeWorkloadAPI/{method}").leak();
-        assert_eq!(status(path, Some("true")).await, unimplemented, "{method}");
+        assert_eq!(status(path, None).await, invalid, "{method}");
     }
+    // Empty requests: no audience.
+    assert_eq!(status("/SpiffeWorkloadAPI/FetchJWTSVID", Some("true")).await, invalid);
+    assert_eq!(status("/SpiffeWorkloadAPI/ValidateJWTSVID", Some("true")).await, invalid);
+    assert_eq!(status("/SpiffeWorkloadAPI/Nothing", Some("true")).await, unimplemented);
     issuer.stop().await;
 }
 
@@ -297,14 +299,14 @@ async fn the_authority_survives_and_is_guarded() {
     let (data, file) = (dir.path().join("data"), dir.path().join("data/authority.pem"));
     let open = || Issuer::open(config(&dir));
     let first = open().unwrap();
-    let root = first.shared.authority.root();
+    let root = first.shared.authority.bundle();
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
     assert_eq!((mode(&data), mode(&file)), (0o700, 0o600));
 
     let error = open().unwrap_err();
     assert!(matches!(error, IssuerError::DataDirInUse { .. }), "{error}");
     drop(first);
-    assert_eq!(open().unwrap().shared.authority.root(), root);
+    assert_eq!(open().unwrap().shared.authority.bundle(), root);
 
     let trust_domain = TrustDomain::parse("other.org").unwrap();
     let error = Issuer::open(IssuerConfig { trust_domain, ..config(&dir) }).unwrap_err();
@@ -331,31 +333,6 @@ async fn the_authority_survives_and_is_guarded() {
 }
 
 #[tokio::test]
-async fn a_renewed_authority_vouches_for_what_the_old_one_issued() {
-    let dir = TempDir::new().unwrap();
-    let issuer = Issuer::open(config(&dir)).unwrap();
-    let authority = &issuer.shared.authority;
-    let (now, before) = (SystemTime::now(), authority.root());
-    let svid = authority.issue(&id(WORKER), now).unwrap();
-    assert!(!authority.renew_if_due(now + CA_TTL_DEFAULT / 3).unwrap());
-    assert!(authority.renew_if_due(now + CA_TTL_DEFAULT / 2 + Duration::from_secs(1)).unwrap());
-    let after = authority.root();
-    assert_ne!(before, after);
-
-    let root = rustls_pki_types::CertificateDer::from(after.to_vec());
-    let anchor = webpki::anchor_from_trusted_cert(&root).unwrap();
-    let leaf = rustls_pki_types::CertificateDer::from(svid.certificate.to_vec());
-    let leaf = webpki::EndEntityCert::try_from(&leaf).unwrap();
-    let algorithms = crate::tls::provider().signature_verification_algorithms.all;
-    let usage = webpki::KeyUsage::client_auth();
-    let now = rustls_pki_types::UnixTime::now();
-    leaf.verify_for_usage(algorithms, &[anchor], &[], now, usage, None, None).unwrap();
-
-    drop(issuer);
-    assert_eq!(Issuer::open(config(&dir)).unwrap().shared.authority.root(), after);
-}
-
-#[tokio::test]
 async fn a_renewed_authority_is_pushed_to_who_watches_bundles() {
     use futures_util::StreamExt;
 
@@ -368,7 +345,7 @@ async fn a_renewed_authority_is_pushed_to_who_watches_bundles() {
     let mut bundles = client.stream_x509_bundles().await.unwrap();
     let before = bundles.next().await.unwrap().unwrap();
     let due = SystemTime::now() + CA_TTL_DEFAULT;
-    assert!(shared.authority.renew_if_due(due).unwrap());
+    assert!(shared.authority.tend(due).unwrap());
     shared.tell_change();
     let after = bundles.next().await.unwrap().unwrap();
     assert_ne!(before, after);
@@ -381,11 +358,18 @@ async fn a_renewed_authority_is_pushed_to_who_watches_bundles() {
 async fn lives_that_contradict_each_other_are_refused() {
     let dir = TempDir::new().unwrap();
     let hour = Duration::from_secs(3600);
-    for (svid_ttl, ca_ttl) in
-        [(Duration::from_secs(1), hour), (hour, hour), (hour, CA_TTL_MAX + hour)]
-    {
-        let error = Issuer::open(IssuerConfig { svid_ttl, ca_ttl, ..config(&dir) }).unwrap_err();
-        assert!(matches!(error, IssuerError::Ttl { .. }), "{error}");
+    let with = |svid_ttl, ca_ttl, jwt_svid_ttl| {
+        let config = IssuerConfig { svid_ttl, ca_ttl, jwt_svid_ttl, ..config(&dir) };
+        Issuer::open(config).unwrap_err().to_string()
+    };
+    for (error, expected) in [
+        (with(hour / 3600, 10 * hour, hour), "a certificate good for 1s is too short; make it 2s"),
+        (with(hour, 3 * hour, hour), "an authority good for 3h does not fit certificates good"),
+        (with(hour, CA_TTL_MAX + hour, hour), "876000h at most"),
+        (with(hour, 10 * hour, 2 * hour), "a token good for 2h is not made; make it 1s to 1h"),
+        (with(hour, 10 * hour, hour / 7200), "a token good for 500ms"),
+    ] {
+        assert!(error.contains(expected), "{error}");
     }
     assert!(!dir.path().join("data").exists());
 }

@@ -36,13 +36,23 @@ pub(super) async fn enrol(config: &WorkloadApiConfig, own: u32) -> Result<(), Id
         None => return Ok(()),
         Some(refusal) => refusal,
     };
+    if refusal.code == RefusalCode::Registered {
+        // What is registered for this process decides, as it does with SPIRE.
+        return Ok(());
+    }
     let (wanted, reason) = (config.spiffe_id.clone(), refusal.message);
     Err(match refusal.code {
         RefusalCode::TrustDomain => {
             let socket = config.socket.clone();
             IdentityError::TrustDomainMismatch { socket, wanted, detail: reason }
         }
-        RefusalCode::BadRequest | RefusalCode::NotPermitted | RefusalCode::Exhausted => {
+        RefusalCode::BadRequest
+        | RefusalCode::NotPermitted
+        | RefusalCode::Exhausted
+        | RefusalCode::Registered
+        | RefusalCode::Exists
+        | RefusalCode::NotFound
+        | RefusalCode::Failed => {
             IdentityError::EnrolmentRefused { socket: socket.clone(), wanted, reason }
         }
     })

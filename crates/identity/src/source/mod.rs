@@ -19,7 +19,6 @@ use crate::material::{Material, MaterialError};
 pub use error::IdentityError;
 pub use files::FilesConfig;
 pub(crate) use workload_api::chain;
-#[cfg(test)]
 pub(crate) use workload_api::may_serve;
 
 /// How an agent gets its identity from a SPIFFE Workload API.
