@@ -8,7 +8,7 @@ pub const PROBLEMS_MAX: usize = 50;
 /// Everything that was found wrong with one configuration.
 ///
 /// `Display` writes one line per problem: `worker.yaml:2:3: unknown key `identity.spife_id`; did
-/// you mean `spiffe_id`?`.
+/// you mean `spiffe_id`?`. A problem of an environment variable begins with that instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file, as the user named it.
@@ -28,6 +28,8 @@ pub struct Problem {
     pub line: Option<usize>,
     /// The column in that line, in characters from 1.
     pub column: Option<usize>,
+    /// The environment variable that says it, if the file does not.
+    pub variable: Option<String>,
     /// What is wrong, naming the key.
     pub message: String,
     /// What to do about it, if we know.
@@ -58,6 +60,7 @@ impl Problem {
             path: path.to_owned(),
             line: None,
             column: None,
+            variable: None,
             message,
             cure: cure.map(str::to_owned),
         }
@@ -72,12 +75,9 @@ impl fmt::Display for ConfigError {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            f.write_str(&self.file)?;
-            if let Some(line) = problem.line {
-                write!(f, ":{line}")?;
-                if let Some(column) = problem.column {
-                    write!(f, ":{column}")?;
-                }
+            f.write_str(problem.variable.as_deref().unwrap_or(&self.file))?;
+            for number in [problem.line, problem.column].into_iter().flatten() {
+                write!(f, ":{number}")?;
             }
             write!(f, ": {problem}")?;
         }
@@ -108,6 +108,7 @@ mod tests {
             path: "server.port".into(),
             line: Some(line),
             column: Some(3),
+            variable: None,
             message: message.into(),
             cure: cure.map(str::to_owned),
         };
@@ -123,6 +124,14 @@ mod tests {
             error.to_string(),
             "a.yaml:2:3: early; do that\na.yaml:9:3: late\na.yaml: no place"
         );
+    }
+
+    #[test]
+    fn a_variable_stands_where_the_file_would() {
+        let mut problem = Problem::of_key("server.port", "wrong".into(), None);
+        problem.variable = Some("CONVOKE_SERVER__PORT".into());
+        let error = ConfigError::new("a.yaml", vec![problem]);
+        assert_eq!(error.to_string(), "CONVOKE_SERVER__PORT: wrong");
     }
 
     #[test]

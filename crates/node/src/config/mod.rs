@@ -6,12 +6,18 @@
 
 mod environment;
 mod error;
+mod foreign;
+mod keys;
+mod overrides;
 mod policy;
 mod read;
 mod reader;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod text;
 mod types;
+mod unknown;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -21,9 +27,10 @@ use std::path::{Path, PathBuf};
 
 use convoke_agent::{AgentConfig, CallSettings, Metadata, RegistryEntry};
 
-pub use environment::Environment;
+pub use environment::{Environment, Variables};
 pub use error::{ConfigError, PROBLEMS_MAX, Problem};
 pub use policy::PolicySource;
+pub use settings::{Origin, Setting};
 pub use types::{
     AuditConfig, AuthorizationConfig, DecisionLogConfig, DefaultPolicy, Durability, IdentityConfig,
     IdentityFiles, JournalConfig, LimitsConfig, LoggingConfig, MetricsConfig, ObservabilityConfig,
@@ -57,6 +64,8 @@ pub struct Config {
     /// The directory for what the agent writes: `data_dir`, or one below the user's state
     /// directory that no other identity shares. It is not made here.
     pub data_dir: PathBuf,
+    /// Line and column of `authorization.policy_file`, for when there is no such file.
+    policy_at: (Option<usize>, Option<usize>),
     warnings: Vec<String>,
 }
 
@@ -67,14 +76,23 @@ impl Config {
     ///
     /// Everything that is wrong with the file, or why it cannot be read.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Ok(Self::load_explained(path)?.0)
+    }
+
+    /// As [`Config::load`], with what each key comes to and where that is from.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn load_explained(path: &Path) -> Result<(Self, Vec<Setting>), ConfigError> {
         let name = path.display().to_string();
         let text = read_text(path).map_err(|why| {
             ConfigError::of_file(&name, format!("the configuration cannot be read: {why}"), None)
         })?;
-        let mut config = Self::parse_in(&text, &name, &Environment::of_process())?;
+        let (mut config, settings) = Self::explain(&text, &name, &Environment::of_process())?;
         // The name is for people and may have lost bytes that are not UTF-8.
         config.file = path.to_owned();
-        Ok(config)
+        Ok((config, settings))
     }
 
     /// Checks the configuration `text`, with this process's environment variables; `name` is what
@@ -93,6 +111,19 @@ impl Config {
     ///
     /// Everything that is wrong with it.
     pub fn parse_in(text: &str, name: &str, env: &Environment) -> Result<Self, ConfigError> {
+        Ok(Self::explain(text, name, env)?.0)
+    }
+
+    /// As [`Config::parse_in`], with what each key comes to and where that is from.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it.
+    pub fn explain(
+        text: &str,
+        name: &str,
+        env: &Environment,
+    ) -> Result<(Self, Vec<Setting>), ConfigError> {
         read::config(text, name, env)
     }
 

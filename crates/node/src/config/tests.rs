@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use convoke_model::SpiffeId;
+use convoke_agent::{BreakerSettings, RetrySettings};
+use convoke_model::{Secret, SpiffeId, TrustDomain};
 use serde_json::json;
 
 use super::*;
@@ -81,6 +82,7 @@ fn defaults_are_these() {
         stage: None,
         journal: JournalConfig { durability: Durability::Memory },
         data_dir,
+        policy_at: (None, None),
         warnings: vec![
             "no policy is loaded and `authorization.default_policy` is `deny_all`: every call is \
              refused"
@@ -194,59 +196,178 @@ fn the_seeds_files_load_unchanged() {
 
 #[test]
 fn every_key_is_read() {
-    let config = parse(
-        r#"
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("token");
+    std::fs::write(&secret, "s3cret\n").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let text = r#"
 identity: {provider: workload_api, spiffe_id: "spiffe://td/a", spire_socket: "unix:///s", issuer_uid: 7}
-authorization: {engine: Rego, policy_file: /p.rego, package: a.b_c, rego_version: V0}
+authorization:
+  engine: Rego
+  policy_file: /p.rego
+  package: a.b_c
+  rego_version: V0
+  data_files: [a.json, b.json]
+  reload_interval: never
+  decision_log: {params: true, path: /d.jsonl}
 server:
   host: "::1"
   port: 0
-  advertise_address: https://a.example:1/x
+  advertise_address: a.example:1
   mtls: {}
-  limits: {body_bytes_max: 1024, connections_max: 1, idle_timeout: 500ms, connection_age_max: 5m}
+  drain_timeout: 5s
+  limits:
+    body_bytes_max: 1KiB
+    connections_max: 1
+    idle_timeout: 500ms
+    connection_age_max: 5m
+    requests_max: 7
+    queue_time_max: 1ms
+calls:
+  timeout: 10s
+  retry: {attempts_max: 1, backoff_min: 1ms, backoff_max: 2ms}
+  breaker: {failures_max: 0, open_for: 1s}
+  concurrency_max: 3
+  cache_ttl: 1m
+agent_registry:
+  w: {spiffe_id: "spiffe://td/w", address: "https://w", calls: {timeout: 1s, cache_ttl: never}}
 observability:
-  logging: {level: warning, format: pretty}
-  metrics: {host: localhost, port: 0}
-  audit: {path: /a.jsonl, sync: true}
+  logging: {level: warning, format: text, sampling_rate: 0.5, redact: [iban]}
+  metrics: {host: localhost, port: 0, path: /m, public: true}
+  tracing:
+    otlp_endpoint: localhost:4317
+    exporter: otlp
+    sampling_rate: 0
+    service_name: s
+    logs: true
+    headers: {Authorization: {value_file: SECRET}}
+  audit: {path: /a.jsonl, sync: true, rotate_bytes: 100MiB, keep: 9}
 metadata: {cloud: aws, zones: [1, 2.5, {a: null}], description: ""}
-environment: production
+environment: staging
 journal: {durability: memory}
 data_dir: /d
-"#,
-    )
-    .unwrap();
+"#;
+    let config = parse(&text.replace("SECRET", &secret.display().to_string())).unwrap();
     assert_eq!((config.identity.socket, config.identity.issuer_uid), (Some("/s".into()), Some(7)));
-    assert_eq!(config.authorization.policy_file.as_deref(), Some(Path::new("/p.rego")));
-    assert_eq!(config.authorization.package, "a.b_c");
-    assert_eq!(config.authorization.rego_version, Some(RegoVersion::V0));
-    assert_eq!(config.server.address(), "[::1]:0".parse().unwrap());
-    assert_eq!(config.server.advertise_address.as_deref(), Some("https://a.example:1/x"));
+    let authorization = AuthorizationConfig {
+        default_policy: DefaultPolicy::DenyAll,
+        policy_path: ".".into(),
+        policy_file: Some("/p.rego".into()),
+        package: "a.b_c".into(),
+        rego_version: Some(RegoVersion::V0),
+        data_files: vec!["a.json".into(), "b.json".into()],
+        reload_interval: None,
+        opa: None,
+        decision_log: Some(DecisionLogConfig { path: "/d.jsonl".into(), params: true }),
+    };
+    assert_eq!(config.authorization, authorization);
     let limits = LimitsConfig {
         body_bytes_max: 1024,
         connections_max: 1,
         idle_timeout: Duration::from_millis(500),
         connection_age_max: Duration::from_secs(300),
-        requests_max: 4096,
-        queue_time_max: Duration::from_millis(100),
+        requests_max: 7,
+        queue_time_max: Duration::from_millis(1),
     };
-    assert_eq!(config.server.limits, limits);
+    let server = ServerConfig {
+        host: "::1".parse().unwrap(),
+        port: 0,
+        advertise_address: Some("https://a.example:1".into()),
+        limits,
+        drain_timeout: Duration::from_secs(5),
+    };
+    assert_eq!(config.server, server);
+    let calls = CallSettings {
+        timeout: Duration::from_secs(10),
+        retry: RetrySettings {
+            attempts_max: 1,
+            backoff_min: Duration::from_millis(1),
+            backoff_max: Duration::from_millis(2),
+        },
+        breaker: BreakerSettings { failures_max: 0, open_for: Duration::from_secs(1) },
+        concurrency_max: 3,
+        cache_ttl: Some(Duration::from_secs(60)),
+    };
+    assert_eq!(config.calls, calls);
+    // What an entry does not say is as under `calls`, not as by default.
+    let own = CallSettings { timeout: Duration::from_secs(1), cache_ttl: None, ..calls };
+    assert_eq!(config.agent_registry["w"].calls, own);
     assert_eq!(
         config.observability,
         ObservabilityConfig {
             logging: LoggingConfig {
                 level: tracing::Level::WARN,
                 format: Format::Pretty,
-                sampling_rate: 1.0,
-                redact: Vec::new(),
+                sampling_rate: 0.5,
+                redact: vec!["iban".into()],
             },
-            tracing: None,
-            metrics: Some(MetricsConfig { host: [127, 0, 0, 1].into(), port: 0 }),
-            audit: AuditConfig { path: "/a.jsonl".into(), sync: true, rotate_bytes: None, keep: 5 },
+            tracing: Some(TracingConfig {
+                otlp_endpoint: "http://localhost:4317".into(),
+                sampling_rate: 0.0,
+                service_name: Some("s".into()),
+                headers: [("authorization".into(), Secret::new("s3cret"))].into(),
+                logs: true,
+            }),
+            metrics: Some(MetricsConfig {
+                path: "/m".into(),
+                host: [127, 0, 0, 1].into(),
+                port: 0
+            }),
+            audit: AuditConfig {
+                path: "/a.jsonl".into(),
+                sync: true,
+                rotate_bytes: Some(100 << 20),
+                keep: 9
+            },
         }
     );
     let extra = json!({"cloud": "aws", "zones": [1, 2.5, {"a": null}]});
     assert_eq!(json!(config.metadata.extra), extra);
-    assert_eq!((config.stage, config.data_dir), (Some(Stage::Production), "/d".into()));
+    assert_eq!((config.stage, config.data_dir), (Some(Stage::Staging), "/d".into()));
+}
+
+#[test]
+fn an_identity_may_come_from_files() {
+    let config = parse(
+        "identity:\n  provider: files\n  spiffe_id: spiffe://td/a\n  files: {certificate: /c, \
+         private_key: /k, bundle: /b, federated: {other.org: /o}}\n",
+    )
+    .unwrap();
+    let files = IdentityFiles {
+        certificate: "/c".into(),
+        private_key: "/k".into(),
+        bundle: "/b".into(),
+        federated: [(TrustDomain::parse("other.org").unwrap(), "/o".into())].into(),
+    };
+    assert_eq!(config.identity.files, Some(files));
+    assert_eq!(config.identity.socket, None);
+}
+
+#[test]
+fn an_opa_server_may_decide() {
+    let opa = |text: &str, variables: &[(&str, &str)]| {
+        let mut env = environment();
+        env.variables = variables.iter().copied().collect();
+        let text = format!("{ID}authorization:\n  package: a.b\n  opa: {text}\n");
+        Config::parse_in(&text, "w", &env).unwrap().authorization.opa
+    };
+    let by_default = OpaConfig {
+        url: "http://localhost:8181".into(),
+        path: "a/b".into(),
+        timeout: Duration::from_secs(1),
+        token: None,
+    };
+    assert_eq!(opa("{}", &[]), Some(by_default));
+    // A secret that is not used is not asked for.
+    assert_eq!(opa("{enabled: false, token_env: UNSET}", &[]), None);
+    let set = "{url: https://opa.example/, path: /v1/data/c/d, timeout: 50ms, token_env: T}";
+    let expected = OpaConfig {
+        url: "https://opa.example".into(),
+        path: "c/d".into(),
+        timeout: Duration::from_millis(50),
+        token: Some(Secret::new("s3cret")),
+    };
+    assert_eq!(opa(set, &[("T", "s3cret\n")]), Some(expected));
 }
 
 #[test]
@@ -283,13 +404,13 @@ fn all_problems_are_reported_at_once() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "worker.yaml:2:3: `identity.spiffe_id` is missing; name the agent, as in \
+        "worker.yaml:2:3: unknown key `identity.spife_id`; did you mean `spiffe_id`?\n\
+         worker.yaml:2:3: `identity.spiffe_id` is missing; name the agent, as in \
          spiffe://example.org/worker\n\
-         worker.yaml:2:3: unknown key `identity.spife_id`; did you mean `spiffe_id`?\n\
          worker.yaml:4:9: `server.port` is 70000, not a whole number from 0 to 65535\n\
          worker.yaml:5:3: unknown key `server.hots`; did you mean `host`?\n\
          worker.yaml:6:1: unknown key `logs`; known keys are identity, authorization, server, \
-         agent_registry, observability, metadata, environment, journal, data_dir"
+         agent_registry, calls, observability, metadata, journal, environment, data_dir"
     );
 }
 
@@ -310,240 +431,6 @@ fn a_file_is_read_whole_or_not_at_all() {
     std::fs::remove_file(&path).unwrap();
     let error = Config::load(&path).unwrap_err().to_string();
     assert!(error.contains("the configuration cannot be read: No such file"), "{error}");
-}
-
-/// `text` comes after a valid `identity`; the first problem is at `path` and says `message`.
-fn check_wrong(text: &str, path: &str, message: &str) {
-    check_wrong_file(&format!("{ID}{text}\n"), path, message);
-}
-
-fn check_wrong_file(text: &str, path: &str, message: &str) {
-    let error = parse(text).expect_err(text);
-    let problem = &error.problems[0];
-    assert_eq!(problem.path, path, "{error}");
-    assert!(problem.to_string().contains(message), "{error}\nlacks: {message}");
-    assert_eq!(error.problems.len(), 1, "{error}");
-    assert!(problem.line.is_some(), "{error}");
-    assert_eq!(error.to_string().lines().count(), 1, "{error}");
-}
-
-#[test]
-fn wrong_identities_are_refused() {
-    let wrong = |text: &str, key: &str, message: &str| {
-        check_wrong_file(&format!("identity:\n{text}\n"), &format!("identity.{key}"), message);
-    };
-    let with_id = |text: &str, key: &str, message: &str| {
-        check_wrong(text, &format!("identity.{key}"), message)
-    };
-    wrong("  issuer_uid: 1", "spiffe_id", "`identity.spiffe_id` is missing; name the agent");
-    wrong("  spiffe_id:", "spiffe_id", "`identity.spiffe_id` is missing");
-    wrong(
-        "  spiffe_id: example.org/a",
-        "spiffe_id",
-        "`example.org/a`: a SPIFFE ID begins with `spiffe://`",
-    );
-    wrong("  spiffe_id: spiffe://example.org", "spiffe_id", "the path is empty");
-    wrong("  spiffe_id: spiffe://Example.org/a", "spiffe_id", "trust domain has `E`");
-    wrong("  spiffe_id: [a]", "spiffe_id", "`identity.spiffe_id` is a list, not text");
-    wrong("  spiffe_id: 12", "spiffe_id", "is 12 where text is expected; put it in quotes");
-    with_id(
-        "  trust_domain: other.org",
-        "trust_domain",
-        "is `other.org`, but `identity.spiffe_id` is of `example.org`",
-    );
-    with_id("  trust_domain: \"a\\e[31m\"", "trust_domain", "has `\\u001b`");
-    with_id("  trust_domain: spiffe://example.org", "trust_domain", "trust domain has `:`");
-    with_id(
-        "  provider: files",
-        "provider",
-        "is `files`, which comes with a later version; use `workload_api`",
-    );
-    with_id("  provider: workloadapi", "provider", "did you mean `workload_api`?");
-    with_id("  spire_socket: api.sock", "spire_socket", "a socket's path begins with `/`");
-    with_id(
-        "  spire_socket: tcp://127.0.0.1:1",
-        "spire_socket",
-        "only unix sockets carry the Workload API here, not tcp",
-    );
-    with_id("  spire_socket: \"/a\\nb\"", "spire_socket", "control character");
-    with_id(&format!("  spire_socket: /{}", "a".repeat(107)), "spire_socket", "at most 107 bytes");
-    with_id(
-        "  issuer_uid: root",
-        "issuer_uid",
-        "is \"root\", not a whole number from 0 to 4294967295",
-    );
-    with_id("  issuer_uid: -1", "issuer_uid", "is -1, not a whole number");
-    with_id("  issuer_uid: 1.5", "issuer_uid", "is 1.5, not a whole number");
-    with_id(
-        "  trust_domian: example.org",
-        "trust_domian",
-        "unknown key `identity.trust_domian`; did you mean `trust_domain`?",
-    );
-}
-
-#[test]
-fn wrong_authorizations_are_refused() {
-    let wrong = |text: &str, key: &str, message: &str| {
-        check_wrong(&format!("authorization:\n{text}"), &format!("authorization.{key}"), message);
-    };
-    wrong(
-        "  engine: cedar",
-        "engine",
-        "`authorization.engine` is `cedar`, not one of `opa`, `rego`",
-    );
-    wrong(
-        "  default_policy: deny-all",
-        "default_policy",
-        "not one of `deny_all`, `allow_all`; did you mean `deny_all`?",
-    );
-    wrong("  default_policy: false", "default_policy", "is false where text is expected");
-    wrong("  policy_file: \"\"", "policy_file", "it has to say something");
-    wrong(
-        "  policy_path: ./p\n  policy_file: /p.rego",
-        "policy_file",
-        "is absolute, so `authorization.policy_path` has no effect",
-    );
-    wrong("  package: data.authz", "package", "without `data`");
-    wrong("  package: a..b", "package", "a package is names with dots");
-    wrong("  rego_version: v2", "rego_version", "not one of `v0`, `v1`");
-    wrong("  opa: {url: x}", "opa", "unknown key `authorization.opa`; known keys are engine, ");
-    check_wrong(
-        "authorization: deny_all",
-        "authorization",
-        "`authorization` is text, not a mapping",
-    );
-    check_wrong(
-        "authorization: {default_policy: allow_all}\nenvironment: production",
-        "environment",
-        "is `allow_all` in `environment: production`",
-    );
-    check_wrong(
-        "environment: prod",
-        "environment",
-        "not one of `development`, `staging`, `production`",
-    );
-}
-
-#[test]
-fn wrong_servers_are_refused() {
-    let wrong = |text: &str, key: &str, message: &str| {
-        check_wrong(&format!("server:\n{text}"), &format!("server.{key}"), message);
-    };
-    wrong("  host: example.org", "host", "a host to listen on is an IP address or `localhost`");
-    wrong("  port: \"8443\"", "port", "is \"8443\", not a whole number from 0 to 65535");
-    wrong("  port: 65536", "port", "is 65536, not a whole number");
-    wrong(
-        "  advertise_address: http://a",
-        "advertise_address",
-        "agents speak mutual TLS; write `https://`",
-    );
-    wrong(
-        "  advertise_address: a.example",
-        "advertise_address",
-        "an address begins with `https://`",
-    );
-    wrong("  advertise_address: https://u@a", "advertise_address", "an address has no user");
-    wrong("  advertise_address: https://a?b", "advertise_address", "no query and no fragment");
-    wrong("  advertise_address: https://a:99999", "advertise_address", "a number from 1 to 65535");
-    wrong(
-        "  mtls: {enabled: false}",
-        "mtls.enabled",
-        "the mesh listener never goes without; for a plaintext",
-    );
-    wrong("  mtls: {enabled: \"true\"}", "mtls.enabled", "is \"true\", not true or false");
-    wrong("  mtls: {enabled: yes}", "mtls.enabled", "is \"yes\", not true or false");
-    wrong("  mtls: {cert_source: file}", "mtls.cert_source", "not one of `spire`");
-    wrong("  mtls: true", "mtls", "`server.mtls` is a boolean, not a mapping");
-    wrong("  limits: {body_bytes_max: 100}", "limits.body_bytes_max", "from 1024 to 67108864");
-    wrong("  limits: {idle_timeout: 10}", "limits.idle_timeout", "is 10 where text is expected");
-    wrong(
-        "  limits: {idle_timeout: 10 s}",
-        "limits.idle_timeout",
-        "a whole number with a unit: `500ms`",
-    );
-    wrong("  limits: {idle_timeout: 1ms}", "limits.idle_timeout", "from 100ms to 86400s");
-    wrong("  limits: {body_bytes: 1}", "limits.body_bytes", "unknown key");
-}
-
-#[test]
-fn wrong_registries_are_refused() {
-    let wrong = |text: &str, key: &str, message: &str| {
-        check_wrong(&format!("agent_registry:\n{text}"), &format!("agent_registry{key}"), message);
-    };
-    wrong("  w: {address: https://a}", ".w.spiffe_id", "is missing; say who must answer");
-    wrong("  w: {spiffe_id: \"spiffe://td/w\"}", ".w.address", "is missing; say where");
-    wrong("  w: {spiffe_id: w, address: https://a}", ".w.spiffe_id", "begins with `spiffe://`");
-    wrong(
-        "  w: {spiffe_id: \"spiffe://td/w\", address: http://a}",
-        ".w.address",
-        "write `https://`",
-    );
-    wrong(
-        "  w: {spiffe_id: \"spiffe://td/w\", adress: x, address: https://a}",
-        ".w.adress",
-        "did you mean `address`?",
-    );
-    wrong("  w: https://a", ".w", "`agent_registry.w` is text, not a mapping");
-    wrong("  - w", "", "`agent_registry` is a list, not a mapping");
-    let many: String = (0..1025).map(|n| format!("  w{n}: {{}}\n")).collect();
-    wrong(&many, "", "more than 1024 entries");
-}
-
-#[test]
-fn the_rest_is_refused_too() {
-    check_wrong(
-        "observability: {logging: {level: LOUD}}",
-        "observability.logging.level",
-        "not one of `trace`",
-    );
-    check_wrong(
-        "observability: {logging: {format: jsn}}",
-        "observability.logging.format",
-        "did you mean `json`?",
-    );
-    check_wrong(
-        "observability: {metrics: {host: any}}",
-        "observability.metrics.host",
-        "IP address",
-    );
-    check_wrong("observability: {metrics: {port: -1}}", "observability.metrics.port", "is -1");
-    check_wrong(
-        "observability: {audit: {sync: 1}}",
-        "observability.audit.sync",
-        "is 1, not true or false",
-    );
-    check_wrong(
-        "observability: {tracing: {}}",
-        "observability.tracing",
-        "unknown key `observability.tracing`",
-    );
-    check_wrong(
-        "observability: {metrics: {port: 8443}}",
-        "observability",
-        "`server.port` are both 8443",
-    );
-    check_wrong(
-        "metadata: {version: 1.0}",
-        "metadata.version",
-        "is 1.0 where text is expected; put it in quotes",
-    );
-    check_wrong(
-        "metadata: {name: \"a\\u001b[31m\"}",
-        "metadata.name",
-        "`a\\u001b[31m`: it has a control character",
-    );
-    check_wrong("metadata: {name: [a]}", "metadata.name", "is a list, not text");
-    check_wrong(
-        "journal: {durability: strict}",
-        "journal.durability",
-        "is `strict`, which comes with a later version",
-    );
-    check_wrong("journal: {durability: disk}", "journal.durability", "not one of `memory`");
-    check_wrong("data_dir: \" \"", "data_dir", "it has to say something");
-    check_wrong("Server: {port: 1}", "Server", "unknown key `Server`; did you mean `server`?");
-    check_wrong(ID, "", "duplicate mapping key: identity");
-    check_wrong("server: [", "", "not readable as YAML");
-    check_wrong_file("- a\n", "", "the file is a list, not a mapping");
 }
 
 #[test]

@@ -179,6 +179,8 @@ pub struct LoggingConfig {
 /// Where metrics and health are served, without TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricsConfig {
+    /// `path`: the path of the metrics, by default `/metrics`.
+    pub path: String,
     /// `host`: by default the loopback address, since the listener has no authentication.
     pub host: IpAddr,
     /// `port`: 0 means any free one; by default the seed's 9090.

@@ -4,6 +4,7 @@
 //! column; a derived `Deserialize` would stop at the first and forget the key.
 
 use std::fmt;
+use std::rc::Rc;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
@@ -25,21 +26,23 @@ const NODES_MAX: usize = 20_000;
 const ALIASES_MAX: usize = 256;
 
 /// A value and where it stands.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) at: Place,
     pub(super) value: Value,
 }
 
-/// Line and column, both from 1; zero when the place is not known.
-#[derive(Debug, Clone, Copy, Default)]
+/// Where a value comes from: a line and column of the file, both from 1 and zero when they are not
+/// known, or an environment variable.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Place {
     pub(super) line: usize,
     pub(super) column: usize,
+    pub(super) variable: Option<Rc<str>>,
 }
 
 /// What a value is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Value {
     Null,
     Bool(bool),
@@ -50,7 +53,7 @@ pub(super) enum Value {
 }
 
 /// A key of a mapping and where it stands.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Key {
     pub(super) at: Place,
     pub(super) name: String,
@@ -90,10 +93,28 @@ pub(super) fn parse(text: &str) -> Result<Node, Box<Problem>> {
         with_snippet: false,
     };
     let root: Option<Node> = serde_saphyr::from_str_with_options(text, options).map_err(problem)?;
-    let node = root.unwrap_or_else(|| Node { at: Place::default(), value: Value::Null });
+    let node = root.unwrap_or_else(|| Node::bare(Value::Null));
     match node.value {
         Value::Null => Ok(Node { at: node.at, value: Value::Map(Vec::new()) }),
         _ => Ok(node),
+    }
+}
+
+impl Node {
+    /// A value that stands nowhere.
+    pub(super) fn bare(value: Value) -> Self {
+        Self { at: Place::default(), value }
+    }
+
+    /// What stands below `path`, in which dots part the keys.
+    pub(super) fn below(&self, path: &str) -> Option<&Self> {
+        path.split('.').try_fold(self, |node, name| node.entry(name))
+    }
+
+    /// What stands under `key`, if this is a mapping that has it.
+    pub(super) fn entry(&self, name: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 }
 
@@ -129,11 +150,17 @@ impl Place {
     fn of(location: Location) -> Self {
         // Lines and columns are counted in 32 bits, so they fit wherever we run.
         let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-        Self { line: number(location.line()), column: number(location.column()) }
+        let (line, column) = (number(location.line()), number(location.column()));
+        Self { line, column, variable: None }
+    }
+
+    /// The environment variable `name`.
+    pub(super) fn variable(name: &str) -> Self {
+        Self { variable: Some(name.into()), ..Self::default() }
     }
 
     /// Line and column, if they are known.
-    pub(super) fn known(self) -> (Option<usize>, Option<usize>) {
+    pub(super) fn known(&self) -> (Option<usize>, Option<usize>) {
         let known = |number: usize| (number > 0).then_some(number);
         (known(self.line), known(self.column))
     }
@@ -145,7 +172,7 @@ fn problem(error: serde_saphyr::Error) -> Box<Problem> {
     // The formatter's text can quote the file, and a file can hold control characters.
     let mut message = String::from("not readable as YAML: ");
     push_plain(&mut message, &UserMessageFormatter.format_message(&error));
-    Box::new(Problem { path: String::new(), line, column, message, cure: None })
+    Box::new(Problem { path: String::new(), line, column, variable: None, message, cure: None })
 }
 
 impl<'de> Deserialize<'de> for Node {

@@ -1,0 +1,94 @@
+//! Secrets: from a file or an environment variable, never from the configuration itself.
+
+use std::fs::{File, Metadata};
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use convoke_model::Secret;
+
+use super::super::Environment;
+use super::super::reader::Section;
+use super::super::text::plain_text;
+use super::forms::is_variable_name;
+
+/// Longest secret, in bytes. Tokens have some thousand.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// The bits of a file's mode by which users other than its owner and group get at it.
+const MODE_OTHERS: u32 = 0o007;
+
+/// The secret that `file_key` or `env_key` of `section` says where to find. No message repeats it.
+///
+/// The outer `None` means that there is a problem, which has been reported.
+pub(super) fn read(
+    section: &Section<'_>,
+    file_key: &'static str,
+    env_key: &'static str,
+    env: &Environment,
+) -> Option<Option<Secret>> {
+    let has = (section.has(file_key), section.has(env_key));
+    let file = section.text(file_key);
+    let variable = section.parsed(env_key, |text| Ok::<_, String>(text.to_owned()));
+    if has == (true, true) {
+        let message = "the secret comes from a file and from a variable";
+        section.problem(env_key, message, Some("leave one of the two out"));
+        return None;
+    }
+    let (key, found) = match (has, file, variable) {
+        ((false, false), ..) => return Some(None),
+        (_, Some(file), _) => (file_key, from_file(Path::new(&file))),
+        (_, _, Some(variable)) => (env_key, from_variable(&variable, env)),
+        _ => return None,
+    };
+    let found = found.and_then(|text| {
+        let text = text.trim_end_matches(['\r', '\n']);
+        plain_text(text).map(Secret::new).map_err(|why| format!("the secret is unusable: {why}"))
+    });
+    match found {
+        Ok(secret) => Some(Some(secret)),
+        Err(why) => {
+            section.problem(key, &why, None);
+            None
+        }
+    }
+}
+
+fn from_variable(name: &str, env: &Environment) -> Result<String, String> {
+    if !is_variable_name(name) {
+        return Err("what is given as the name of an environment variable is none; name the \
+                    variable that holds the secret, not the secret"
+            .to_owned());
+    }
+    let value = env.variables.get(name).ok_or_else(|| {
+        format!("the environment variable {name}, which is to hold a secret, is not set")
+    })?;
+    let value = value.to_str().ok_or_else(|| format!("the value of {name} is not UTF-8"))?;
+    Ok(value.to_owned())
+}
+
+fn from_file(path: &Path) -> Result<String, String> {
+    let fail = |why: &dyn std::fmt::Display| {
+        format!("the secret in {} cannot be read: {why}", path.display())
+    };
+    let file = File::open(path).map_err(|why| fail(&why))?;
+    // What was opened is what is looked at, so that nothing can be put in its place in between.
+    check(&file.metadata().map_err(|why| fail(&why))?).map_err(|why| fail(&why))?;
+    let mut text = String::new();
+    file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(|why| fail(&why))?;
+    if text.len() as u64 > SECRET_BYTES_MAX {
+        return Err(fail(&format_args!("longer than {SECRET_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+fn check(file: &Metadata) -> Result<(), String> {
+    let mode = file.permissions().mode() & 0o777;
+    if !file.is_file() {
+        Err("it is not a file".to_owned())
+    } else if mode & MODE_OTHERS != 0 {
+        Err(format!("its mode {mode:04o} lets every user at it; use `chmod o= FILE`"))
+    } else {
+        Ok(())
+    }
+}
