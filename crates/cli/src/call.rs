@@ -1,6 +1,6 @@
 //! `convoke call`: one capability, one answer.
 
-use convoke::{CapabilityName, Client, ClientOptions, SpiffeId, TrustDomain, chain};
+use convoke::{CallSettings, CapabilityName, Client, ClientOptions, SpiffeId, TrustDomain, chain};
 
 use crate::args::{AsWho, Call};
 use crate::exit::{Code, Failure};
@@ -40,6 +40,7 @@ pub(crate) async fn connect(
         identity: identity(as_who, callee, domain)?,
         socket: as_who.socket.strip_prefix("unix://").unwrap_or(&as_who.socket).into(),
         issuer_uid: as_who.issuer_uid,
+        calls: CallSettings::default(),
     };
     Client::connect(client).await.map_err(|error| Failure::new(Code::NoIdentity, chain(&error)))
 }

@@ -1,20 +1,37 @@
 //! One call, from its parameters to its result.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use convoke_a2a::client::{build_send, parse_response, result_of};
 use convoke_a2a::jsonrpc::RequestIdJson;
-use convoke_agent::{AgentCallError, CallError, CallSettings, OutboundCall};
-use convoke_model::{CapabilityName, Json, MessageId, RequestId, SpiffeId, limits};
-use convoke_net::client::{Address, Provenance};
-use http::{Method, Request};
+use convoke_agent::{AgentCallError, CallError, CallSettings, OutboundCall, RetrySettings};
+use convoke_model::{
+    CapabilityName, Json, MessageId, RequestId, SpiffeId, TRACEPARENT, TraceContext,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use crate::{Client, error};
+use crate::Client;
+use crate::attempts::Call;
+use crate::cache::{self, Key};
+use crate::endpoint::Endpoint;
+use crate::error::{self, At, Head};
+use crate::observe::CallEvent;
+
+/// How long the answer is still of use to whoever waits for it.
+///
+/// Source: gRPC over HTTP/2, where it is called `Timeout`. A node of ours reads it from every
+/// request, and works for nobody who has gone.
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Most digits of a `grpc-timeout`. Source: as [`GRPC_TIMEOUT`].
+const GRPC_TIMEOUT_MAX: u64 = 99_999_999;
 
 /// A call that has not been sent yet.
 #[must_use = "a call is sent when `json` or `into` is awaited"]
@@ -24,14 +41,9 @@ pub struct ClientCall {
     capability: String,
     params: Result<Json, String>,
     address: Option<String>,
-    timeout: Duration,
-}
-
-/// Who is called and where, with the names that errors need.
-pub(crate) struct Destination {
-    pub(crate) agent: SpiffeId,
-    pub(crate) address: Address,
-    pub(crate) capability: CapabilityName,
+    settings: CallSettings,
+    trace: Option<TraceContext>,
+    idempotent: bool,
 }
 
 impl ClientCall {
@@ -42,12 +54,14 @@ impl ClientCall {
         params: &impl Serialize,
     ) -> Self {
         Self {
-            client,
             agent,
             capability: capability.to_owned(),
             params: Json::of(params).map_err(|error| error.to_string()),
             address: None,
-            timeout: limits::CALL_TIMEOUT_DEFAULT,
+            settings: client.settings().clone(),
+            trace: None,
+            idempotent: false,
+            client,
         }
     }
 
@@ -57,9 +71,36 @@ impl ClientCall {
         self
     }
 
-    /// How long to wait for the answer; 30 s if nobody says.
+    /// How long to wait for the answer, over all attempts, instead of as the client does.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.settings.timeout = timeout;
+        self
+    }
+
+    /// Asking twice is as good as asking once: the call may be made again even where the first
+    /// attempt may have arrived, and its answer may be kept, where the settings say so. Without
+    /// this, only what provably did nothing is made again.
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// Makes the call again as `retry` says instead of as the client does.
+    pub fn retry(mut self, retry: RetrySettings) -> Self {
+        self.settings.retry = retry;
+        self
+    }
+
+    /// Takes an answer to the same call that is no older than this, and keeps this one's for as
+    /// long; for a call that is [`idempotent`](Self::idempotent).
+    pub fn cache_ttl(mut self, ttl: Duration) -> Self {
+        self.settings.cache_ttl = Some(ttl);
+        self
+    }
+
+    /// Makes the call a part of this trace.
+    pub fn trace(mut self, trace: TraceContext) -> Self {
+        self.trace = Some(trace);
         self
     }
 
@@ -85,7 +126,6 @@ impl ClientCall {
             message: cause,
             violations: Vec::new(),
         })?;
-        let timeout = self.timeout;
         let request_id = RequestId::parse(&Uuid::new_v4().to_string())
             .unwrap_or_else(|_| unreachable!("a UUID is within an id's bounds"));
         let call = OutboundCall {
@@ -93,12 +133,12 @@ impl ClientCall {
             address,
             capability,
             params,
-            timeout,
-            settings: CallSettings { timeout, ..CallSettings::default() },
+            timeout: self.settings.timeout,
+            settings: self.settings,
             request_id,
             context_id: None,
-            trace: None,
-            idempotent: false,
+            trace: self.trace,
+            idempotent: self.idempotent,
         };
         self.client.perform(call).await
     }
@@ -123,68 +163,121 @@ impl ClientCall {
 }
 
 impl Client {
-    /// Makes one call and waits for its result.
+    /// Makes one call and waits for its result, as the call's settings say.
     ///
-    /// Nothing that may have arrived is sent twice.
+    /// Nothing that may have arrived is sent twice, unless the call is idempotent.
     ///
     /// # Errors
     ///
     /// [`CallError`]: refused, or failed and how.
     pub async fn perform(&self, call: OutboundCall) -> Result<Json, CallError> {
-        let OutboundCall { agent, address, capability, params, timeout, .. } = call;
-        let at = Destination::of_call(agent, &address, capability)?;
-        // Random, so that no agent can tell from one call how many others were made.
+        let deadline = deadline_after(call.timeout);
+        let concurrency_max = call.settings.concurrency_max;
+        let endpoint = self.endpoint(&call.agent, &call.address, concurrency_max)?;
+        let ttl = call.settings.cache_ttl.filter(|_| call.idempotent);
+        let key = ttl.and_then(|_| {
+            let caller = self.spiffe_id();
+            Key::new(caller, &endpoint.agent, &endpoint.shown, &call.capability, &call.params)
+        });
+        let (Some(ttl), Some(key)) = (ttl, key) else {
+            return self.ask(&endpoint, &call, deadline).await;
+        };
+        let ask = || self.ask(&endpoint, &call, deadline);
+        // On the heap, because it is as large again as a call that is not kept.
+        let kept = timeout_at(deadline, Box::pin(self.0.cache.get(key, ttl, ask))).await;
+        let (answer, from) = kept.unwrap_or_else(|_elapsed| {
+            let (agent, capability) = (call.agent.clone(), call.capability.clone());
+            Err(AgentCallError::TimedOut { agent, capability, after: call.timeout }.into())
+        })?;
+        if from == cache::From::Kept {
+            let attempts = &self.0.attempts;
+            attempts.tell(&endpoint.call(&call, deadline), CallEvent::Cached);
+        }
+        Ok(answer)
+    }
+
+    async fn ask(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        call: &OutboundCall,
+        deadline: Instant,
+    ) -> Result<Json, CallError> {
+        let at = endpoint.at(&call.capability);
+        // Random, so that no agent can tell from one call how many others were made. The same for
+        // all attempts, so that an agent that remembers what it did knows the call again.
         let name = Uuid::new_v4().to_string();
         let id = RequestIdJson::string(&name);
         let message_id = MessageId::parse(&name).map_err(|error| at.protocol(error))?;
-        let (headers, body) = build_send(Some(&at.capability), &params, &message_id, &id);
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = at.address.path().parse().map_err(|error| at.protocol(error))?;
-        *request.headers_mut() = headers;
-
-        let deadline = Instant::now() + timeout;
-        let response = self.0.pool.send(&self.route(&at)?, request, deadline).await;
-        let response = response.map_err(|error| error::of_send(&at, error, timeout))?;
-        let answer = parse_response(&id, response.status(), response.headers(), response.body())
-            .map_err(|error| error::of_answer(&at, error))?;
-        result_of(&answer).map_err(|error| error::of_result(&at, &error))
+        let (headers, body) = build_send(Some(&call.capability), &call.params, &message_id, &id);
+        let path: Uri = endpoint.address.path().parse().map_err(|error| at.protocol(error))?;
+        let (id, path, headers, body) = (&id, &path, &headers, &body);
+        let attempt = |span| async move {
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            let request = request(path, headers, body, timeout, span);
+            let route = endpoint.route(&self.0.source);
+            let response = self.0.pool.send(&route, request, deadline).await;
+            let response = response.map_err(|error| error::of_send(at, &error, call.timeout))?;
+            let head = Head { status: response.status(), headers: response.headers() };
+            let answer = parse_response(id, head.status, head.headers, response.body())
+                .map_err(|error| error::of_answer(at, error, &head))?;
+            result_of(&answer).map_err(|error| error::of_result(at, &error))
+        };
+        self.0.attempts.run(&endpoint.gate, &endpoint.call(call, deadline), attempt).await
     }
 }
 
-impl Destination {
-    fn of_call(
-        agent: SpiffeId,
-        address: &str,
-        capability: CapabilityName,
-    ) -> Result<Self, CallError> {
-        // Addresses come from configuration and the command line alone.
-        match Address::parse(address, Provenance::Operator) {
-            Ok(address) => Ok(Self { agent, address, capability }),
-            Err(error) => Err(AgentCallError::Unreachable {
-                agent,
-                address: address.to_owned(),
-                cause: error.to_string(),
-            }
-            .into()),
-        }
+impl Endpoint {
+    fn at<'a>(&'a self, capability: &'a CapabilityName) -> At<'a> {
+        At { agent: &self.agent, address: &self.shown, capability }
     }
 
-    /// The destination of a question that is no call; `path` stands where errors name what was
-    /// asked.
-    pub(crate) fn new(agent: SpiffeId, address: &str, path: &str) -> Result<Self, CallError> {
-        let name = if path.contains("card") { "card" } else { "health" };
-        let capability = CapabilityName::parse(name)
-            .unwrap_or_else(|_| unreachable!("both names are within the grammar"));
-        Self::of_call(agent, address, capability)
-    }
-
-    pub(crate) fn protocol(&self, cause: impl std::fmt::Display) -> CallError {
-        AgentCallError::Protocol {
-            agent: self.agent.clone(),
-            capability: self.capability.clone(),
-            cause: cause.to_string(),
+    fn call<'a>(&'a self, call: &'a OutboundCall, deadline: Instant) -> Call<'a> {
+        Call {
+            agent: &self.agent,
+            address: &self.shown,
+            capability: &call.capability,
+            settings: &call.settings,
+            idempotent: call.idempotent,
+            trace: call.trace,
+            deadline,
         }
-        .into()
     }
+}
+
+/// One attempt, with what only it has: the time that is left, and its place in the trace.
+fn request(
+    path: &Uri,
+    headers: &HeaderMap,
+    body: &Bytes,
+    left: Duration,
+    span: Option<TraceContext>,
+) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body.clone()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = path.clone();
+    *request.headers_mut() = headers.clone();
+    request.headers_mut().insert(GRPC_TIMEOUT, visible(grpc_timeout(left)));
+    if let Some(span) = span {
+        request.headers_mut().insert(TRACEPARENT, visible(span.to_string()));
+    }
+    request
+}
+
+/// Milliseconds while they fit, rounded down: a callee had better stop too early than too late.
+fn grpc_timeout(left: Duration) -> String {
+    match u64::try_from(left.as_millis()) {
+        Ok(millis) if millis <= GRPC_TIMEOUT_MAX => format!("{}m", millis.max(1)),
+        _ => format!("{}S", left.as_secs().min(GRPC_TIMEOUT_MAX)),
+    }
+}
+
+fn visible(text: String) -> HeaderValue {
+    HeaderValue::try_from(text)
+        .unwrap_or_else(|_| unreachable!("digits, letters and dashes may stand in a header"))
+}
+
+/// The instant in `timeout`; a time that no clock reaches is a long one.
+fn deadline_after(timeout: Duration) -> Instant {
+    const LONG: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+    Instant::now() + timeout.min(LONG)
 }

@@ -1,83 +1,149 @@
-//! What went wrong below, in the words of somebody who called an agent.
+//! What went wrong below, in the words of somebody who called an agent, and what follows from it.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use convoke_a2a::client::{AnswerError, ResultError};
 use convoke_agent::{AgentCallError, CallError, Refusal};
 use convoke_identity::tls::{PeerError, peer_error};
-use convoke_model::{Fault, FaultCode, chain};
+use convoke_model::{CapabilityName, Fault, FaultCode, SpiffeId, chain};
 use convoke_net::client::SendError;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
 
-use crate::call::Destination;
+use crate::attempts::{Again, Failed, Says};
 
-/// A request that got no response.
-pub(crate) fn of_send(at: &Destination, error: SendError, timeout: Duration) -> CallError {
+/// Who is asked, where and for what, as errors name them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At<'a> {
+    pub(crate) agent: &'a SpiffeId,
+    pub(crate) address: &'a str,
+    pub(crate) capability: &'a CapabilityName,
+}
+
+/// The head of a response, as far as it says whether to come again.
+pub(crate) struct Head<'a> {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: &'a HeaderMap,
+}
+
+/// A request that got no response within `timeout`.
+pub(crate) fn of_send(at: At<'_>, error: &SendError, timeout: Duration) -> Failed {
     let (agent, capability) = (at.agent.clone(), at.capability.clone());
-    let unreachable = |cause: String| AgentCallError::Unreachable {
-        agent: at.agent.clone(),
-        address: at.address.to_string(),
-        cause,
-    };
-    match &error {
+    let again = if error.was_sent() { Again::IfIdempotent } else { Again::Always };
+    match error {
         SendError::TimedOut { .. } => {
-            AgentCallError::TimedOut { agent, capability, after: timeout }
+            let error = AgentCallError::TimedOut { agent, capability, after: timeout };
+            failed(error, Says::Late, Again::Never)
         }
         SendError::Tls { source, .. } => match peer_error(source) {
             Some(own @ PeerError::OwnExpired { .. }) => {
-                AgentCallError::Identity { agent, cause: own.to_string() }
+                let error = AgentCallError::Identity { agent, cause: own.to_string() };
+                failed(error, Says::Nothing, Again::Never)
             }
             // Whoever it is does not prove to be the agent.
-            Some(reason) => AgentCallError::WrongPeer {
-                found: match reason {
-                    PeerError::WrongId { found, .. } => Some(found.clone()),
-                    _ => None,
-                },
-                cause: match reason {
-                    PeerError::WrongId { found, .. } => format!("it presents {found}"),
-                    other => chain(other),
-                },
-                expected: agent,
-                address: at.address.to_string(),
-            },
-            None => unreachable(format!("tls: {source}")),
+            Some(reason) => {
+                let (found, cause) = match reason {
+                    PeerError::WrongId { found, .. } => {
+                        (Some(found.clone()), format!("it presents {found}"))
+                    }
+                    other => (None, chain(other)),
+                };
+                let address = at.address.to_owned();
+                let error = AgentCallError::WrongPeer { expected: agent, found, address, cause };
+                failed(error, Says::Nothing, Again::Never)
+            }
+            None => failed(at.unreachable(of_tls(source)), Says::Fails, Again::Never),
         },
         SendError::PeerRefusedUs { alert, .. } => {
-            return Refusal {
-                agent,
-                capability,
-                message: format!(
-                    "it does not accept our certificate (tls alert {alert:?}); it may not trust \
-                     our trust domain, or our certificate may have expired"
-                ),
-            }
-            .into();
+            let message = format!(
+                "it does not accept our certificate (tls alert {alert:?}); it may not trust our \
+                 trust domain, or our certificate may have expired"
+            );
+            failed(Refusal { agent, capability, message }, Says::Works, Again::Never)
         }
-        SendError::ResponseTooLarge { .. } => {
-            AgentCallError::Protocol { agent, capability, cause: error.to_string() }
+        SendError::ResponseTooLarge { .. } => failed(at.protocol(error), Says::Works, Again::Never),
+        SendError::AddressRefused { .. } | SendError::SchemeMismatch { .. } => {
+            failed(at.unreachable(error.to_string()), Says::Nothing, Again::Never)
         }
-        _ => unreachable(chain(&error)),
+        SendError::Resolve { source, .. } => {
+            let cause = format!(
+                "the host name has no address ({}); check it for typing errors",
+                plain(source)
+            );
+            failed(at.unreachable(cause), Says::Fails, again)
+        }
+        SendError::Connect { source, .. } => {
+            failed(at.unreachable(of_connect(source)), Says::Fails, again)
+        }
+        SendError::Http { source, .. } => {
+            let cause = if source.is_parse() {
+                "what answers there does not speak http/1.1; check the port".to_owned()
+            } else if let Some(broken) = io_error(source) {
+                format!("the connection broke before the answer was whole ({})", plain(broken))
+            } else {
+                "it closed the connection before its answer was whole; it may have been stopped: \
+                 see its log"
+                    .to_owned()
+            };
+            failed(at.unreachable(cause), Says::Fails, again)
+        }
     }
-    .into()
 }
 
 /// A response that is no answer, or a fault.
-pub(crate) fn of_answer(at: &Destination, error: AnswerError) -> CallError {
+pub(crate) fn of_answer(at: At<'_>, error: AnswerError, head: &Head<'_>) -> Failed {
+    let after = head.retry_after();
     match error {
-        AnswerError::Fault(fault) => of_fault(at, fault),
-        other => at.protocol(chain(&other)),
+        AnswerError::Fault(fault) => {
+            let (says, again) = of_code(fault.code, head, after.is_some());
+            Failed { error: of_fault(at, fault), says, again, after }
+        }
+        AnswerError::Http { status, .. } => {
+            let is_busy = head.is_busy();
+            let (says, again) = match is_busy || status.is_server_error() {
+                true if is_busy && after.is_some() => (Says::Fails, Again::Always),
+                true => (Says::Fails, Again::IfIdempotent),
+                false => (Says::Nothing, Again::Never),
+            };
+            Failed { error: at.protocol(chain(&error)).into(), says, again, after }
+        }
+        other => failed(at.protocol(chain(&other)), Says::Nothing, Again::Never),
     }
 }
 
 /// An answer that holds no result.
-pub(crate) fn of_result(at: &Destination, error: &ResultError) -> CallError {
+pub(crate) fn of_result(at: At<'_>, error: &ResultError) -> Failed {
     let message = match error {
         ResultError::Ended { text: Some(text), .. } => text.clone(),
         other => other.to_string(),
     };
-    remote(at, FaultCode::CapabilityFailed, message)
+    failed(at.remote(FaultCode::CapabilityFailed, message), Says::Works, Again::Never)
 }
 
-fn of_fault(at: &Destination, fault: Fault) -> CallError {
+/// What a fault says of the agent, and which calls may be made again.
+///
+/// A fault alone proves of no call that nothing was done: an agent may find out late that it cannot
+/// answer. `Retry-After` is the agent's own word that the same request may come again.
+fn of_code(code: FaultCode, head: &Head<'_>, invited: bool) -> (Says, Again) {
+    let is_busy = head.is_busy();
+    let says = match code {
+        FaultCode::Unavailable | FaultCode::Internal => Says::Fails,
+        FaultCode::DeadlineExceeded => Says::Late,
+        // Of the many things that there can be too much of, this status is of requests.
+        FaultCode::ResourceExhausted if is_busy => Says::Fails,
+        _ => Says::Works,
+    };
+    let again = match says {
+        _ if is_busy && invited => Again::Always,
+        Says::Fails | Says::Late => Again::IfIdempotent,
+        Says::Works | Says::Nothing => Again::Never,
+    };
+    (says, again)
+}
+
+fn of_fault(at: At<'_>, fault: Fault) -> CallError {
     let (agent, capability) = (at.agent.clone(), at.capability.clone());
     match fault.code {
         FaultCode::PermissionDenied | FaultCode::Unauthenticated => {
@@ -99,7 +165,7 @@ fn of_fault(at: &Destination, fault: Fault) -> CallError {
             violations: fault.violations,
         }
         .into(),
-        code => remote(at, code, fault.message),
+        code => at.remote(code, fault.message).into(),
     }
 }
 
@@ -115,7 +181,97 @@ fn what_there_is(fault: &Fault) -> Option<String> {
     })
 }
 
-fn remote(at: &Destination, code: FaultCode, message: String) -> CallError {
-    let (agent, capability) = (at.agent.clone(), at.capability.clone());
-    AgentCallError::Remote { agent, capability, code, message }.into()
+/// Why no connection could be opened, with the cure where there is a usual one.
+fn of_connect(error: &io::Error) -> String {
+    let cure = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "nothing listens there: check that the agent runs, and its `server.port`"
+        }
+        io::ErrorKind::TimedOut => {
+            "nobody answers there: the host may be down, or a firewall drops what we send"
+        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+            "somebody is there but ends the connection: check the port, and the agent's log"
+        }
+        _ => "check the address, and the network on the way to it",
+    };
+    format!("{}; {cure}", plain(error))
+}
+
+/// Why TLS failed that is not about a certificate.
+fn of_tls(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidMessage(_) => {
+            "what answers there does not speak tls; check the port".to_owned()
+        }
+        other => format!("tls failed: {other}"),
+    }
+}
+
+/// An error of the operating system in words, without its number.
+fn plain(error: &io::Error) -> String {
+    let text = match error.kind() {
+        io::ErrorKind::TimedOut if error.get_ref().is_none() => "connection timed out".to_owned(),
+        _ => error.to_string(),
+    };
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(chars).collect()
+}
+
+/// The error of the operating system inside another one.
+fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn failed(error: impl Into<CallError>, says: Says, again: Again) -> Failed {
+    Failed { error: error.into(), says, again, after: None }
+}
+
+impl Head<'_> {
+    /// Whether the response says that the request was one too many, or came at a bad time.
+    fn is_busy(&self) -> bool {
+        matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    }
+
+    /// When to come again. Source: RFC 9110 §10.2.3; of its two forms we read the seconds, and take
+    /// a date as an invitation for any time.
+    fn retry_after(&self) -> Option<Duration> {
+        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        Some(if is_number {
+            // More than fits is longer than anybody waits.
+            Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+        } else {
+            Duration::ZERO
+        })
+    }
+}
+
+impl At<'_> {
+    pub(crate) fn protocol(self, cause: impl std::fmt::Display) -> AgentCallError {
+        AgentCallError::Protocol {
+            agent: self.agent.clone(),
+            capability: self.capability.clone(),
+            cause: cause.to_string(),
+        }
+    }
+
+    fn unreachable(self, cause: String) -> AgentCallError {
+        let (agent, address) = (self.agent.clone(), self.address.to_owned());
+        AgentCallError::Unreachable { agent, address, cause }
+    }
+
+    fn remote(self, code: FaultCode, message: String) -> AgentCallError {
+        let (agent, capability) = (self.agent.clone(), self.capability.clone());
+        AgentCallError::Remote { agent, capability, code, message }
+    }
 }

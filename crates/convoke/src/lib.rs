@@ -30,7 +30,10 @@ pub use convoke_agent::{
     Agent, AgentCallError, AgentConfig, BreakerSettings, CallError, CallSettings, Context,
     HandlerError, Metadata, Refusal, RegistryEntry, RetrySettings, join_calls,
 };
-pub use convoke_client::{AddressError, Client, ClientCall, ClientOptions, check_address, open};
+pub use convoke_client::{
+    AddressError, BreakerState, CallEvent, CallObserver, CallTarget, Client, ClientCall, ClientOptions,
+    Ping, check_address, open,
+};
 /// SPIFFE identities: the source of one, and the embedded issuer.
 pub use convoke_identity as identity;
 pub use convoke_macros::agent;

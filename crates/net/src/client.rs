@@ -4,6 +4,7 @@ mod address;
 mod dial;
 mod error;
 mod pool;
+mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -11,3 +12,4 @@ pub use address::{Address, AddressError, Provenance};
 pub use dial::Dialer;
 pub use error::SendError;
 pub use pool::{Pool, PoolLimits, Response, Route};
+pub use probe::{Probe, probe};

@@ -353,7 +353,7 @@ async fn call(
 }
 
 async fn connect(socket: &Path, identity: SpiffeId) -> Result<Client, Failure> {
-    Client::connect(ClientOptions { identity, socket: socket.to_owned(), issuer_uid: None })
+    Client::connect(ClientOptions::new(identity, socket))
         .await
         .map_err(|error| Failure::new(Code::NoIdentity, chain(&error)))
 }

@@ -69,6 +69,17 @@ impl Dialer {
         deadline: Instant,
     ) -> Result<TlsStream<TcpStream>, SendError> {
         let tcp = self.dial(address, deadline).await?;
+        self.secure(address, tcp, config, deadline).await
+    }
+
+    /// Makes a TLS connection of one that [`Self::dial`] has opened.
+    pub(super) async fn secure(
+        &self,
+        address: &Address,
+        tcp: TcpStream,
+        config: Arc<rustls::ClientConfig>,
+        deadline: Instant,
+    ) -> Result<TlsStream<TcpStream>, SendError> {
         let own_deadline = Instant::now() + self.handshake_timeout;
         let connecting = TlsConnector::from(config).connect(address.server_name(), tcp);
         match timeout_at(deadline.min(own_deadline), connecting).await {

@@ -202,7 +202,8 @@ impl Pool {
             let was_reused = reused.is_some();
             let mut connection = match reused.take() {
                 Some(connection) => connection,
-                None => self.0.connect(route, deadline).await?,
+                // On the heap, because it is large and seldom needed.
+                None => Box::pin(self.0.connect(route, deadline)).await?,
             };
             match self.0.exchange(&mut connection, address, request, deadline).await {
                 Ok(response) => {
@@ -423,7 +424,7 @@ async fn sweep(pool: Weak<Inner>, every: Duration) {
 }
 
 /// Starts HTTP/1.1 on a stream, in a task of its own that ends with the connection.
-async fn start<S>(
+pub(super) async fn start<S>(
     address: &Address,
     stream: S,
 ) -> Result<(SendRequest<Full<Bytes>>, JoinHandle<Option<hyper::Error>>), SendError>
@@ -446,7 +447,7 @@ where
 }
 
 /// Gives a request the form that HTTP/1.1 wants: a path alone, and the host in a header.
-fn address_request(request: &mut Request<Full<Bytes>>, address: &Address) {
+pub(super) fn address_request(request: &mut Request<Full<Bytes>>, address: &Address) {
     let uri = request.uri_mut();
     if uri.authority().is_some() || uri.path_and_query().is_none() {
         let path = uri.path_and_query().unwrap_or(address.request_path()).clone();

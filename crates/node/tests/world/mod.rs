@@ -79,7 +79,7 @@ impl World {
     pub(crate) async fn client(&self, path: &str) -> Client {
         let identity = self.agent.trust_domain().member(path).unwrap();
         let socket: PathBuf = self.dir.path().join("api.sock");
-        Client::connect(ClientOptions { identity, socket, issuer_uid: None }).await.unwrap()
+        Client::connect(ClientOptions::new(identity, socket)).await.unwrap()
     }
 
     /// Calls a capability over the mesh.
