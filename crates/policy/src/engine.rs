@@ -1,27 +1,30 @@
 //! Evaluation: one engine for each policy and worker thread.
 
-use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use convoke_model::{Json, Reason, Revision, UnixMillis};
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, LimitError, Value};
 
-use crate::Question;
+use crate::clock::thread_time;
 use crate::field::{Field, Fields};
 use crate::input::Inputs;
 use crate::memo::{Memo, Recalled};
 use crate::said::{Said, tidy};
+use crate::store::{Kept, ProgramId, keep, take};
+use crate::{Question, guard};
 
-/// Most engines that one thread keeps; the one that was asked longest ago makes room.
+/// Most attempts at one evaluation: the first by the clock on the wall, which costs next to nothing
+/// to read, the others by the thread's processor time.
 ///
-/// Source: an engine of a small policy takes some tens of KiB and 0.3 ms to load, and a node with
-/// more policies than this on one thread is slower, not wrong.
-pub(crate) const ENGINES_PER_THREAD_MAX: usize = 64;
+/// The engine itself cuts by the wall alone, so each attempt is given twice as much of it as the one
+/// before. Source: with 5 ms of processor time, the last is cut after 160 ms, which a thread of a
+/// busy machine waits for its turn at most once in a while, and not six times in a row.
+const ATTEMPTS_MAX: u32 = 6;
 
 /// Steps of evaluation between two looks at the clock.
 const STEPS_PER_CLOCK_READ: NonZeroU32 = NonZeroU32::new(16).unwrap();
@@ -32,6 +35,8 @@ pub(crate) struct Program {
     pub(crate) id: ProgramId,
     /// The file's name, for messages.
     pub(crate) name: String,
+    /// The texts of its data files, which have been checked.
+    pub(crate) data: Vec<String>,
     /// The text, with the imports that its dialect needs.
     pub(crate) text: String,
     /// Whether the text is Rego v0.
@@ -46,6 +51,8 @@ pub(crate) struct Program {
     pub(crate) reads: Fields,
     /// Whether equal fields always have equal answers.
     pub(crate) pure: bool,
+    /// The functions it may call whose result or work [`guard`] bounds.
+    pub(crate) guarded: Vec<&'static str>,
     /// See [`crate::PolicyOptions::time_max`].
     pub(crate) time_max: Duration,
     /// See [`crate::PolicyOptions::input_bytes_max`].
@@ -63,33 +70,18 @@ pub(crate) enum Ask {
     Decision,
 }
 
-/// Names a program. Dropping it tells the threads to look for engines that nobody needs.
-pub(crate) struct ProgramId(u64);
-
-static PROGRAMS_MADE: AtomicU64 = AtomicU64::new(0);
-static PROGRAMS_DROPPED: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    static ENGINES: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
-    /// [`PROGRAMS_DROPPED`] when this thread last looked.
-    static DROPS_SEEN: Cell<u64> = const { Cell::new(0) };
-}
-
 #[cfg(test)]
 thread_local! {
-    static EVALUATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// An engine that waits on its thread for the next question.
-struct Kept {
-    id: u64,
-    program: Weak<Program>,
-    worker: Box<Worker>,
+    static EVALUATIONS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// One thread's own copy of a policy, and what it keeps from question to question.
-struct Worker {
-    engine: Engine,
+pub(crate) struct Worker {
+    /// `None` after an evaluation that failed or panicked: nobody can vouch for what it left, so the
+    /// next question is asked of a new one.
+    engine: Option<Box<Engine>>,
+    /// The data document, which is shared with the engine.
+    data: Value,
     inputs: Inputs,
     /// `None` if each question has to be evaluated.
     memo: Option<Memo>,
@@ -106,17 +98,12 @@ pub(crate) fn decide(
     question: &Question<'_>,
     monotonic: &dyn Fn() -> Duration,
 ) -> (Reason, Arc<str>, Revision) {
-    // The worker is taken out of the thread's store while it is asked and put back only after a
-    // clean evaluation. So one that failed or panicked, whose state nobody can vouch for, is
-    // never asked again.
+    // The worker is taken out of the thread's store while it is asked, so that one that a panic has
+    // left half way is never asked again.
     let mut kept = match take(program) {
         Some(kept) => kept,
         None => match Worker::load(program) {
-            Ok(worker) => Kept {
-                id: program.id.0,
-                program: Arc::downgrade(program),
-                worker: Box::new(worker),
-            },
+            Ok(worker) => Kept::new(program, worker),
             Err(said) => {
                 let reason = Reason::Error(said.in_file(&program.name));
                 return (reason, program.rule.clone(), program.revision.clone());
@@ -124,37 +111,25 @@ pub(crate) fn decide(
         },
     };
     let (rule, revision) = (kept.worker.rule.clone(), kept.worker.revision.clone());
-    let reason = match kept.worker.ask(program, question, monotonic) {
-        Ok(reason) => {
-            keep(kept);
-            reason
-        }
-        Err(reason) => reason,
-    };
+    let reason = kept.worker.ask(program, question, monotonic);
+    keep(kept);
     (reason, rule, revision)
 }
 
 impl Worker {
     fn load(program: &Program) -> Result<Self, Said> {
-        let mut engine = new_engine(program.v0);
-        engine.set_execution_timer_config(ExecutionTimerConfig {
-            limit: program.time_max,
-            check_interval: STEPS_PER_CLOCK_READ,
-        });
+        let mut data = Value::new_object();
+        if !program.data.is_empty() {
+            let mut engine = Engine::new();
+            for text in &program.data {
+                engine.add_data_json(text).map_err(|error| Said::of(&error))?;
+            }
+            data = engine.get_data();
+        }
         let now_ns = Arc::new(AtomicI64::new(0));
-        let shared = now_ns.clone();
-        // An extension goes before the built-in function of the same name.
-        let clock = move |_: Vec<Value>| Ok(Value::from(shared.load(Ordering::Relaxed)));
-        engine
-            .add_extension("time.now_ns".to_owned(), 0, Box::new(clock))
-            .map_err(|error| Said::of(&error))?;
-        engine
-            .add_policy(program.name.clone(), program.text.clone())
-            .map_err(|error| Said::of(&error))?;
-        // Prepares the engine, which the first evaluation would otherwise do in its own time.
-        engine.compile_with_entrypoint(&program.rule).map_err(|error| Said::of(&error))?;
         Ok(Self {
-            engine,
+            engine: Some(new_engine_of(program, &data, &now_ns)?),
+            data,
             inputs: Inputs::new(program.reads),
             memo: if program.pure { Memo::of(program.reads) } else { None },
             now_ns,
@@ -163,114 +138,175 @@ impl Worker {
         })
     }
 
-    /// `Err` is a refusal after which this worker must not be asked again.
     fn ask(
         &mut self,
         program: &Program,
         question: &Question<'_>,
         monotonic: &dyn Fn() -> Duration,
-    ) -> Result<Reason, Reason> {
+    ) -> Reason {
         let params = if program.reads.has(Field::Params) { question.params } else { None };
         // Before the memo, because the size is of all texts and the memo knows the readable alone.
         if question.document_bytes(params) > program.input_bytes_max {
-            return Ok(Reason::InputTooLarge);
+            return Reason::InputTooLarge;
         }
         let key = match self.memo.as_mut().map(|memo| memo.recall(question)) {
-            Some(Recalled::Known(reason)) => return Ok(reason),
+            Some(Recalled::Known(reason)) => return reason,
             Some(Recalled::Unknown(key)) => Some(key),
             Some(Recalled::TooLong) | None => None,
         };
-        let reason = self.evaluate(program, question, params, monotonic)?;
+        let reason = self.evaluate(program, question, params, monotonic);
         if let (Some(memo), Some(key)) = (&mut self.memo, key) {
             memo.keep(key, &reason);
         }
-        Ok(reason)
+        reason
     }
 
-    /// Asks the engine. `Err` is as in [`Worker::ask`].
     fn evaluate(
         &mut self,
         program: &Program,
         question: &Question<'_>,
         params: Option<&Json>,
         monotonic: &dyn Fn() -> Duration,
-    ) -> Result<Reason, Reason> {
-        #[cfg(test)]
-        EVALUATIONS.set(EVALUATIONS.get() + 1);
+    ) -> Reason {
         let input = match self.inputs.document(question, params) {
             Ok(input) => input,
-            Err(said) => return Ok(Reason::Error(format!("request.params: {}", said.message))),
+            Err(said) => return Reason::Error(format!("request.params: {}", said.message)),
         };
         self.now_ns.store(nanos(question.at), Ordering::Relaxed);
-        self.engine.set_input(input);
-
         let began = monotonic();
-        // The engine panics on some numbers. That is a refusal like its other errors, so that it is
-        // put on record; this worker is dropped, whatever the panic left of it.
-        let answer =
-            catch_unwind(AssertUnwindSafe(|| self.answer(program))).unwrap_or_else(|_panic| {
-                let message = "the policy engine broke off".to_owned();
-                Err(Failure::Other(Said { at: (0, 0), message }))
-            });
-        // `print` in a policy has nowhere to go; kept, its lines would pile up.
-        let printed = self.engine.take_prints();
-        let over = monotonic().saturating_sub(began) > program.time_max;
+        let mut answer = self.attempt(program, input.clone(), program.time_max);
+        // A thread has no more processor time than the wall has moved on.
+        let mut surely_in_time = monotonic().saturating_sub(began) <= program.time_max;
+        let mut wall = program.time_max;
+        for _ in 1..ATTEMPTS_MAX {
+            if surely_in_time && !matches!(answer, Err(Failure::Time)) {
+                break;
+            }
+            wall = wall.saturating_mul(2);
+            let began = thread_time();
+            answer = self.attempt(program, input.clone(), wall);
+            if thread_time().saturating_sub(began) > program.time_max {
+                answer = Err(Failure::Time);
+                break;
+            }
+            surely_in_time = true;
+        }
         // Parameters may be megabytes, and the thread may not be asked again. What else a document
         // holds is small, and the next one takes its place.
-        if params.is_some() {
-            self.engine.set_input(Value::Undefined);
+        if let (Some(engine), Some(_)) = (&mut self.engine, params) {
+            engine.set_input(Value::Undefined);
         }
-        match (answer, printed) {
-            (Err(Failure::Time), _) => Err(Reason::OverTime),
-            (Err(Failure::Other(_)), _) if over => Err(Reason::OverTime),
-            (Err(Failure::Other(said)), _) => Err(Reason::Error(said.in_file(&program.name))),
-            (Ok(_), Err(error)) => Err(Reason::Error(Said::of(&error).in_file(&program.name))),
-            (Ok(_), Ok(_)) if over => Ok(Reason::OverTime),
-            (Ok(reason), Ok(_)) => Ok(reason),
+        match answer {
+            Ok(reason) => reason,
+            Err(Failure::Time) => Reason::OverTime,
+            Err(Failure::Other(said)) => Reason::Error(said.in_file(&program.name)),
         }
     }
 
-    fn answer(&mut self, program: &Program) -> Result<Reason, Failure> {
-        let value = self.rule_value(&program.rule)?;
-        if program.ask == Ask::Decision {
-            return Ok(match value {
-                Value::Undefined => Reason::Undefined,
-                Value::Object(fields) => {
-                    let text = fields.get(&self.inputs.reason).and_then(string);
-                    match fields.get(&self.inputs.allow) {
-                        Some(Value::Bool(true)) => Reason::Allowed(text),
-                        Some(Value::Bool(false)) => Reason::Denied(text),
-                        _ => Reason::NotADecision,
-                    }
-                }
-                _ => Reason::NotADecision,
-            });
+    /// Asks the engine once, for at most `wall` by the clock on the wall between two of its steps.
+    fn attempt(
+        &mut self,
+        program: &Program,
+        input: Value,
+        wall: Duration,
+    ) -> Result<Reason, Failure> {
+        #[cfg(test)]
+        EVALUATIONS.set(EVALUATIONS.get() + 1);
+        let mut engine = match self.engine.take() {
+            Some(engine) => engine,
+            None => new_engine_of(program, &self.data, &self.now_ns).map_err(Failure::Other)?,
+        };
+        if wall != program.time_max {
+            engine.set_execution_timer_config(timer(wall));
         }
-        let allowed = match value {
-            Value::Bool(allowed) => allowed,
-            Value::Undefined => return Ok(Reason::Undefined),
-            _ => return Ok(Reason::NotADecision),
-        };
-        let text = match &program.reason_rule {
-            Some(rule) => string(&self.rule_value(rule)?),
-            None => None,
-        };
-        Ok(if allowed { Reason::Allowed(text) } else { Reason::Denied(text) })
-    }
-
-    fn rule_value(&mut self, rule: &str) -> Result<Value, Failure> {
-        self.engine.eval_rule(rule.to_owned()).map_err(|error| {
-            match error.downcast_ref::<LimitError>() {
-                Some(LimitError::TimeLimitExceeded { .. }) => Failure::Time,
-                _ => Failure::Other(Said::of(&error)),
+        engine.set_input(input);
+        // The engine panics on some numbers. That is a refusal like its other errors, so that it is
+        // put on record.
+        let inputs = &self.inputs;
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            let reason = answer(&mut engine, inputs, program)?;
+            // `print` in a policy has nowhere to go; kept, its lines would pile up.
+            engine.take_prints().map_err(|error| Failure::Other(Said::of(&error)))?;
+            if wall != program.time_max {
+                engine.set_execution_timer_config(timer(program.time_max));
             }
-        })
+            Ok((reason, engine))
+        }));
+        let (reason, engine) = answer.unwrap_or_else(|_panic| {
+            let message = "the policy engine broke off".to_owned();
+            Err(Failure::Other(Said { at: (0, 0), message }))
+        })?;
+        self.engine = Some(engine);
+        Ok(reason)
     }
+}
+
+fn answer(engine: &mut Engine, inputs: &Inputs, program: &Program) -> Result<Reason, Failure> {
+    let value = rule_value(engine, &program.rule)?;
+    if program.ask == Ask::Decision {
+        return Ok(match value {
+            Value::Undefined => Reason::Undefined,
+            Value::Object(fields) => {
+                let text = fields.get(&inputs.reason).and_then(string);
+                match fields.get(&inputs.allow) {
+                    Some(Value::Bool(true)) => Reason::Allowed(text),
+                    Some(Value::Bool(false)) => Reason::Denied(text),
+                    _ => Reason::NotADecision,
+                }
+            }
+            _ => Reason::NotADecision,
+        });
+    }
+    let allowed = match value {
+        Value::Bool(allowed) => allowed,
+        Value::Undefined => return Ok(Reason::Undefined),
+        _ => return Ok(Reason::NotADecision),
+    };
+    let text = match &program.reason_rule {
+        Some(rule) => string(&rule_value(engine, rule)?),
+        None => None,
+    };
+    Ok(if allowed { Reason::Allowed(text) } else { Reason::Denied(text) })
+}
+
+fn rule_value(engine: &mut Engine, rule: &str) -> Result<Value, Failure> {
+    engine.eval_rule(rule.to_owned()).map_err(|error| match error.downcast_ref::<LimitError>() {
+        Some(LimitError::TimeLimitExceeded { .. }) => Failure::Time,
+        _ => Failure::Other(Said::of(&error)),
+    })
 }
 
 enum Failure {
     Time,
     Other(Said),
+}
+
+fn timer(limit: Duration) -> ExecutionTimerConfig {
+    ExecutionTimerConfig { limit, check_interval: STEPS_PER_CLOCK_READ }
+}
+
+/// An engine that is ready to be asked.
+fn new_engine_of(
+    program: &Program,
+    data: &Value,
+    now_ns: &Arc<AtomicI64>,
+) -> Result<Box<Engine>, Said> {
+    let mut engine = Box::new(new_engine(program.v0));
+    engine.set_execution_timer_config(timer(program.time_max));
+    let shared = now_ns.clone();
+    // An extension goes before the built-in function of the same name.
+    let clock = move |_: Vec<Value>| Ok(Value::from(shared.load(Ordering::Relaxed)));
+    engine
+        .add_extension("time.now_ns".to_owned(), 0, Box::new(clock))
+        .map_err(|error| Said::of(&error))?;
+    guard::install(&mut engine, &program.guarded).map_err(|error| Said::of(&error))?;
+    engine.add_data(data.clone()).map_err(|error| Said::of(&error))?;
+    engine
+        .add_policy(program.name.clone(), program.text.clone())
+        .map_err(|error| Said::of(&error))?;
+    // Prepares the engine, which the first evaluation would otherwise do in its own time.
+    engine.compile_with_entrypoint(&program.rule).map_err(|error| Said::of(&error))?;
+    Ok(engine)
 }
 
 /// An engine without a policy, set up as both loading and asking need it.
@@ -284,46 +320,6 @@ pub(crate) fn new_engine(v0: bool) -> Engine {
     engine
 }
 
-/// Takes the program's worker out of this thread's store. Forgets the engines of dropped programs
-/// on the way, if any program has been dropped.
-fn take(program: &Program) -> Option<Kept> {
-    ENGINES
-        .try_with(|engines| {
-            let mut engines = engines.borrow_mut();
-            let drops = PROGRAMS_DROPPED.load(Ordering::Acquire);
-            if DROPS_SEEN.replace(drops) != drops {
-                engines.retain(|kept| kept.program.strong_count() > 0);
-            }
-            let at = engines.iter().rposition(|kept| kept.id == program.id.0)?;
-            Some(engines.remove(at))
-        })
-        // A thread that is ending keeps nothing; it still gets its answer, from a fresh engine.
-        .unwrap_or(None)
-}
-
-/// Puts a worker back as the one that was asked last.
-fn keep(kept: Kept) {
-    let dropped = ENGINES.try_with(|engines| {
-        let mut engines = engines.borrow_mut();
-        let oldest = (engines.len() >= ENGINES_PER_THREAD_MAX).then(|| engines.remove(0));
-        engines.push(kept);
-        oldest
-    });
-    drop(dropped);
-}
-
-impl ProgramId {
-    pub(crate) fn new() -> Self {
-        Self(PROGRAMS_MADE.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-impl Drop for ProgramId {
-    fn drop(&mut self) {
-        PROGRAMS_DROPPED.fetch_add(1, Ordering::Release);
-    }
-}
-
 fn nanos(at: UnixMillis) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX).saturating_mul(1_000_000)
 }
@@ -333,12 +329,6 @@ fn string(value: &Value) -> Option<String> {
         Value::String(text) => Some(tidy(text)),
         _ => None,
     }
-}
-
-/// How many engines this thread keeps.
-#[cfg(test)]
-pub(crate) fn engines_kept() -> usize {
-    ENGINES.with_borrow(Vec::len)
 }
 
 /// How often this thread has asked an engine.

@@ -40,6 +40,14 @@ pub enum LoadError {
         /// The package in the options.
         configured: String,
     },
+    /// A data file that cannot be part of the policy.
+    #[error("{name} {message}")]
+    Data {
+        /// The file.
+        name: String,
+        /// What is wrong with it, and the cure.
+        message: String,
+    },
     /// Nothing to ask.
     #[error("{name} has neither a rule `allow` nor a rule `decision` in package `{package}`")]
     NoRule {

@@ -10,6 +10,7 @@ use regorus::unstable::{
 };
 
 use crate::field::Fields;
+use crate::guard;
 use crate::pure::is_pure;
 
 /// What loading needs to know of a module.
@@ -31,6 +32,8 @@ pub(crate) struct Facts {
     /// The first call of [`UNBOUNDED`] whose arguments are not small numbers in the text, and its
     /// line.
     pub(crate) unbounded_function: Option<(String, u32)>,
+    /// The functions it may call that have a guard.
+    pub(crate) guarded: BTreeSet<&'static str>,
     /// The first rule or function that has neither a value nor a body, and its line. It is always
     /// true, and what an `if` or `contains` behind it leaves when these words are mere names.
     pub(crate) bare_rule: Option<(String, u32)>,
@@ -87,6 +90,9 @@ pub(crate) fn inspect(module: &Module, package: &str) -> Facts {
         walk.run();
         facts.reads.add(walk.reads);
         facts.pure &= !walk.has_with;
+        if walk.has_with {
+            facts.guarded.extend(guard::all());
+        }
         let caller = path(head(rule).0).join(".");
         for Call { callee, line, is_small, has_small_format } in walk.calls {
             // As written, a name may still be a built-in function that an import seems to hide.
@@ -95,6 +101,8 @@ pub(crate) fn inspect(module: &Module, package: &str) -> Facts {
             let is_own = functions.contains_key(&callee) && !is_builtin(&callee);
             facts.pure &= is_own || is_pure(&callee);
             facts.pure &= !is_builtin(&written) || is_pure(&written);
+            facts.guarded.extend(guard::guarded(&callee));
+            facts.guarded.extend(guard::guarded(&written));
             if functions.contains_key(&callee) {
                 if let Some(callees) = functions.get_mut(&caller) {
                     callees.insert(callee);

@@ -6,8 +6,9 @@
 //! [`Authorized`].
 //!
 //! This crate has no socket, runtime or clock: a monotonic clock comes in as an argument and the
-//! instant of the request is part of the [`Question`]. One exception is the engine's: regorus cuts
-//! a long evaluation by the machine's own monotonic clock.
+//! instant of the request is part of the [`Question`]. There are two exceptions: regorus cuts a long
+//! evaluation by the machine's own monotonic clock, and whether one that was cut had taken too long
+//! is told by the thread's processor time.
 //!
 //! # Writing a policy
 //!
@@ -34,12 +35,15 @@
 //! that does not need to know all of the request should not name `input.request` as a whole.
 
 mod authorize;
+mod clock;
+mod data;
 mod document;
 mod engine;
 mod error;
 mod field;
 #[cfg(test)]
 mod fixture;
+mod guard;
 mod input;
 mod inspect;
 mod load;
@@ -50,10 +54,12 @@ mod properties;
 mod pure;
 mod remote;
 mod said;
+mod store;
 #[cfg(test)]
 mod tests;
 
 pub use authorize::{Authorized, Refused, authorize, authorize_with};
+pub use data::{DATA_BYTES_MAX, DATA_DEPTH_MAX, PolicyData};
 pub use error::LoadError;
 pub use input::Question;
 pub use load::SOURCE_BYTES_MAX;

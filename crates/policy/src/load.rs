@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use convoke_model::Revision;
-use regorus::Source;
 use regorus::unstable::{Lexer, Parser, TokenKind};
+use regorus::{Source, Value};
 
-use crate::engine::{Ask, Program, ProgramId, new_engine};
+use crate::engine::{Ask, Program, new_engine};
 use crate::inspect::{Facts, inspect};
 use crate::said::Said;
-use crate::{Language, LoadError, PolicyOptions, PolicySource};
+use crate::store::ProgramId;
+use crate::{Language, LoadError, PolicyOptions, PolicySource, data};
 
 /// Largest text of a policy, in bytes.
 ///
@@ -40,10 +41,11 @@ pub(crate) fn load(source: &PolicySource, options: &PolicyOptions) -> Result<Pro
             max: SOURCE_BYTES_MAX,
         });
     }
+    let data = data::merge(&options.data, &options.package)?;
     let has_if = has_if(source);
     let mut furthest: Option<Said> = None;
     for dialect in dialects(options.language, has_if) {
-        match read(source, options, dialect) {
+        match read(source, options, &data, dialect) {
             Ok(program) => return Ok(program),
             Err(Unread::Final(error)) => return Err(error),
             // The dialect that got furthest is most likely the one that the author had in mind; the
@@ -99,6 +101,7 @@ enum Unread {
 fn read(
     source: &PolicySource,
     options: &PolicyOptions,
+    data: &Value,
     dialect: Dialect,
 ) -> Result<Program, Unread> {
     let name = &source.name;
@@ -109,6 +112,7 @@ fn read(
     let v0 = dialect != Dialect::V1;
 
     let mut engine = new_engine(v0);
+    engine.add_data(data.clone()).map_err(|error| Unread::NotThis(Said::of(&error)))?;
     engine
         .add_policy(name.clone(), text.clone())
         .map_err(|error| Unread::NotThis(Said::of(&error)))?;
@@ -151,9 +155,11 @@ fn read(
         rule: decides,
         reads: facts.reads,
         pure: facts.pure,
+        guarded: facts.guarded.into_iter().collect(),
         time_max: options.time_max,
         input_bytes_max: options.input_bytes_max,
         revision: revision(&source.text, options),
+        data: options.data.iter().map(|file| file.text.clone()).collect(),
         text,
     })
 }
@@ -227,13 +233,10 @@ fn revision(text: &str, options: &PolicyOptions) -> Revision {
         Some(Language::V0) => b"v0",
         Some(Language::V1) => b"v1",
     };
-    for part in [
-        text.as_bytes(),
-        options.package.as_bytes(),
-        language,
-        &options.time_max.as_nanos().to_be_bytes(),
-        &options.input_bytes_max.to_be_bytes(),
-    ] {
+    let (time_max, bytes_max) =
+        (options.time_max.as_nanos().to_be_bytes(), options.input_bytes_max.to_be_bytes());
+    let fixed = [text.as_bytes(), options.package.as_bytes(), language, &time_max, &bytes_max];
+    for part in fixed.into_iter().chain(options.data.iter().map(|file| file.text.as_bytes())) {
         context.update(&part.len().to_be_bytes());
         context.update(part);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use convoke_model::{Decision, Reason, Revision, limits};
 
 use crate::engine::{self, Program};
-use crate::{LoadError, Question, load};
+use crate::{LoadError, PolicyData, Question, load};
 
 /// The package that a policy declares unless configuration says otherwise.
 ///
@@ -30,10 +30,12 @@ pub struct PolicyOptions {
     pub package: String,
     /// The language that the policy is written in; `None` finds out.
     pub language: Option<Language>,
-    /// Longest evaluation of one decision.
+    /// Longest evaluation of one decision, in the thread's processor time.
     pub time_max: Duration,
     /// Largest input document, in bytes of its JSON text before escapes.
     pub input_bytes_max: usize,
+    /// Files whose objects the policy reads as `data`.
+    pub data: Vec<PolicyData>,
 }
 
 /// The two versions of Rego.
@@ -90,8 +92,8 @@ impl Policy {
         }))
     }
 
-    /// Which policy this is: the beginning of a SHA-256 of its text and options in hexadecimal, or
-    /// the name of the fixed answer.
+    /// Which policy this is: the beginning of a SHA-256 of its text, its data and its options in
+    /// hexadecimal, or the name of the fixed answer.
     #[must_use]
     pub fn revision(&self) -> &Revision {
         match &*self.0 {
@@ -103,9 +105,11 @@ impl Policy {
     /// Answers `question`.
     ///
     /// `monotonic` is a clock that never goes back; its origin does not matter. It measures
-    /// [`Decision::took`] and, for the evaluation alone, the bound of [`PolicyOptions::time_max`]:
-    /// an evaluation that went over is a refusal even if it ended with `true`, because nothing
-    /// interrupts the engine inside a built-in function.
+    /// [`Decision::took`], and tells an evaluation that is surely within
+    /// [`PolicyOptions::time_max`] from one that may not be. The latter is repeated by the thread's
+    /// processor time, which a busy machine does not use up. An evaluation that went over is a
+    /// refusal even if it ended with `true`, because nothing interrupts the engine inside a built-in
+    /// function.
     ///
     /// The first question on a thread also loads the policy there. Engines are never shared by
     /// threads, since they would contend for their reference counts.
@@ -142,6 +146,7 @@ impl Default for PolicyOptions {
             language: None,
             time_max: limits::POLICY_TIME_MAX,
             input_bytes_max: limits::POLICY_INPUT_BYTES_MAX,
+            data: Vec::new(),
         }
     }
 }

@@ -10,6 +10,7 @@ use convoke_model::{
 use proptest::prelude::*;
 use regorus::Value;
 
+use crate::clock::tests::STEP;
 use crate::engine::{evaluations, new_engine};
 use crate::field::{Field, Fields};
 use crate::fixture::{Ask, load, load_with, patient, still};
@@ -347,6 +348,7 @@ fn an_answer_over_time_is_not_kept() {
         Ask::default().with(|question| policy.decide(question, &clock)).reason
     };
     let late = options.time_max * 2;
+    STEP.set(Some(late));
     assert_eq!(decide(late), Reason::OverTime);
     assert_eq!(decide(Duration::ZERO), Reason::Allowed(None));
     // What is kept takes no evaluation that could be late.

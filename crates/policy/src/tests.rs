@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use convoke_model::{GetTask, Operation, OperationKind, Reason, TaskId};
 
-use crate::engine::{ENGINES_PER_THREAD_MAX, engines_kept};
+use crate::clock::tests::STEP;
 use crate::fixture::{Ask, SEED_ORCHESTRATOR, SEED_WORKER, load, load_with, patient, still};
 use crate::said::TEXT_BYTES_MAX;
+use crate::store::{ENGINES_PER_THREAD_MAX, engines_kept};
 use crate::{Fixed, Policy, PolicyOptions, authorize};
 
 const ORCHESTRATOR: &str = "spiffe://example.org/orchestrator";
@@ -170,20 +171,26 @@ fn an_endless_policy_is_cut() {
 }
 
 #[test]
-fn an_evaluation_that_went_over_time_is_refused_after_the_fact() {
+fn an_evaluation_that_took_too_much_processor_time_is_refused_after_the_fact() {
     // What reads the instant is evaluated each time.
     let policy = load(&v1("allow if input.request.timestamp"));
-    let run = |step: Duration| {
+    let limit = patient().time_max;
+    let run = |wall: Duration, processor: Duration| {
+        STEP.set(Some(processor));
         let now = Cell::new(Duration::ZERO);
-        let clock = || now.replace(now.get() + step);
+        let clock = || now.replace(now.get() + wall);
         Ask::default().with(|question| policy.decide(question, &clock))
     };
-    let limit = patient().time_max;
-    assert_eq!(run(limit).reason, allowed());
-    let late = run(limit + Duration::from_nanos(1));
+    let (little, much) = (limit, limit + Duration::from_nanos(1));
+    assert_eq!(run(little, little).reason, allowed());
+    // Who is in time by the wall is so by the processor's time, which nobody looks at then.
+    assert_eq!(run(little, much).reason, allowed());
+    // A machine that does something else meanwhile makes nothing slow.
+    assert_eq!(run(much, little).reason, allowed());
+    let late = run(much, much);
     assert_eq!(late.reason, Reason::OverTime);
     assert!(late.took > limit);
-    assert_eq!(run(limit).reason, allowed());
+    assert_eq!(run(little, little).reason, allowed());
 }
 
 #[test]
