@@ -28,8 +28,11 @@ pub enum SelectorError {
     /// A user or a group that is not a number.
     #[error("selector `{0}` does not name a number; `id` prints those of users and groups")]
     Number(String),
-    /// A path that no program can have.
-    #[error("selector `{0}` does not name the absolute path of a program, without `.` and `..`")]
+    /// A path that no program can have, or that cannot be shown.
+    #[error(
+        "selector `{0}` does not name the absolute path of a program, without `.`, `..` and \
+         control characters"
+    )]
     Path(String),
     /// A longer path than is kept.
     #[error("a selector's path is longer than {PATH_BYTES_MAX} bytes")]
@@ -66,7 +69,7 @@ impl FromStr for Selector {
     type Err = SelectorError;
 
     fn from_str(text: &str) -> Result<Self, SelectorError> {
-        let shown = || text.chars().take(80).collect::<String>();
+        let shown = || text.chars().take(80).flat_map(char::escape_debug).collect::<String>();
         let number = |digits: &str| {
             // `+7` and `007` are numbers to Rust, but not the one spelling of this selector.
             digits
@@ -98,7 +101,10 @@ fn is_plain(path: &str) -> bool {
         .components()
         .filter(|part| matches!(part, Component::RootDir | Component::Normal(_)))
         .collect();
-    path.starts_with('/') && path != "/" && rebuilt.as_os_str() == path && !path.contains('\0')
+    path.starts_with('/')
+        && path != "/"
+        && rebuilt.as_os_str() == path
+        && !path.contains(char::is_control)
 }
 
 impl fmt::Display for Selector {
@@ -152,6 +158,7 @@ mod tests {
             "unix:path:/a//b",
             "unix:path:/a/",
             "unix:path:/a\0b",
+            "unix:path:/a\n\u{1b}[31m",
             "k8s:pod:x",
         ] {
             check(wrong, None);
