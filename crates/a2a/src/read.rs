@@ -51,7 +51,7 @@ pub(crate) fn message(
         match field {
             "messageId" => message_id = id(reader, at, problems, MessageId::parse),
             "role" => role = choice(reader, at, problems, ROLES),
-            "parts" => parts = self::parts(reader, at, problems),
+            "parts" => parts = self::parts(reader, at, problems, limits::PARTS_MAX),
             "contextId" => context_id = id(reader, at, problems, ContextId::parse),
             "taskId" => task_id = id(reader, at, problems, TaskId::parse),
             "metadata" => attached = metadata(reader, at, problems),
@@ -82,10 +82,15 @@ pub(crate) fn message(
     })
 }
 
-/// Reads the parts of a message or artifact, of which there is at least one.
-fn parts(reader: &mut Reader<'_>, at: &Path<'_>, problems: &mut Problems) -> Option<Vec<Part>> {
+/// Reads the parts of a message or artifact, of which there is at least one and at most `max`.
+fn parts(
+    reader: &mut Reader<'_>,
+    at: &Path<'_>,
+    problems: &mut Problems,
+    max: usize,
+) -> Option<Vec<Part>> {
     let before = problems.0.len();
-    let parts = array(reader, at, problems, limits::PARTS_MAX, part);
+    let parts = array(reader, at, problems, max, part);
     if parts.is_empty() && problems.0.len() == before {
         problems.add(at, "must have at least one part");
     }
@@ -156,7 +161,8 @@ pub(crate) fn artifact(
             "artifactId" => artifact_id = id(reader, at, problems, ArtifactId::parse),
             "name" => title = name(reader, at, problems),
             "description" => description = text(reader, at, problems),
-            "parts" => parts = self::parts(reader, at, problems),
+            // Pieces are parts, and a result may have come in many.
+            "parts" => parts = self::parts(reader, at, problems, limits::JSON_ITEMS_MAX),
             "metadata" => attached = metadata(reader, at, problems),
             _ => extensions = names(reader, at, problems),
         }
@@ -206,7 +212,12 @@ pub(crate) fn task(
     })
 }
 
-fn status(reader: &mut Reader<'_>, at: &Path<'_>, problems: &mut Problems) -> Option<TaskStatus> {
+/// Reads a task's status.
+pub(crate) fn status(
+    reader: &mut Reader<'_>,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<TaskStatus> {
     const NAMES: &[&str] = &["state", "message", "timestamp"];
     let (mut state, mut said, mut timestamp) = (None, None, None);
     object(reader, at, problems, NAMES, None, |field, reader, at, problems| match field {

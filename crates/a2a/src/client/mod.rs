@@ -1,12 +1,14 @@
 //! The client half: requests to bytes, answers from bytes.
 
+mod events;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
 use convoke_model::{
     Artifact, CancelTask, CapabilityName, Content, Fault, FieldViolation, GetTask, Json, Message,
-    MessageId, Part, SendMessage, Task, TaskState,
+    MessageId, Part, SendMessage, SubscribeToTask, Task, TaskState,
 };
 use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -21,6 +23,9 @@ use crate::read;
 use crate::reader::{Kind, Path, Problems, Reader};
 use crate::scan::{ScanError, ScanLimits, scan};
 use crate::write::{self, Object};
+
+pub use events::{Event, EventReader, EventTooLong, is_event_stream};
+pub use stream::{StreamItem, parse_event};
 
 /// What an agent answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,7 +110,31 @@ pub fn build_send(
     message_id: &MessageId,
     id: &RequestIdJson,
 ) -> (HeaderMap, Bytes) {
-    let body = request("SendMessage", id, 256 + params.get().len(), |out| {
+    build_call("SendMessage", capability, params, message_id, id)
+}
+
+/// As [`build_send`], for an answer that is a stream of events.
+#[must_use]
+pub fn build_send_streaming(
+    capability: Option<&CapabilityName>,
+    params: &Json,
+    message_id: &MessageId,
+    id: &RequestIdJson,
+) -> (HeaderMap, Bytes) {
+    let (mut headers, body) =
+        build_call("SendStreamingMessage", capability, params, message_id, id);
+    accept_events(&mut headers);
+    (headers, body)
+}
+
+fn build_call(
+    method: &str,
+    capability: Option<&CapabilityName>,
+    params: &Json,
+    message_id: &MessageId,
+    id: &RequestIdJson,
+) -> (HeaderMap, Bytes) {
+    let body = request(method, id, 256 + params.get().len(), |out| {
         let mut request = Object::begin(out);
         let mut message = Object::begin(request.key("message"));
         message.string("messageId", message_id.as_str());
@@ -131,7 +160,19 @@ pub fn build_send(
 /// The request that sends any message.
 #[must_use]
 pub fn build_message(send: &SendMessage, id: &RequestIdJson) -> (HeaderMap, Bytes) {
-    let body = request("SendMessage", id, 256 + write::message_bytes(&send.message), |out| {
+    build_any("SendMessage", send, id)
+}
+
+/// As [`build_message`], for an answer that is a stream of events.
+#[must_use]
+pub fn build_message_streaming(send: &SendMessage, id: &RequestIdJson) -> (HeaderMap, Bytes) {
+    let (mut headers, body) = build_any("SendStreamingMessage", send, id);
+    accept_events(&mut headers);
+    (headers, body)
+}
+
+fn build_any(method: &str, send: &SendMessage, id: &RequestIdJson) -> (HeaderMap, Bytes) {
+    let body = request(method, id, 256 + write::message_bytes(&send.message), |out| {
         let mut request = Object::begin(out);
         request.optional("tenant", send.tenant.as_deref());
         write::message(request.key("message"), &send.message);
@@ -187,6 +228,25 @@ pub fn build_cancel(cancel: &CancelTask, id: &RequestIdJson) -> (HeaderMap, Byte
     (headers(), body)
 }
 
+/// The request that follows a task.
+#[must_use]
+pub fn build_subscribe(subscribe: &SubscribeToTask, id: &RequestIdJson) -> (HeaderMap, Bytes) {
+    let body = request("SubscribeToTask", id, 256, |out| {
+        let mut request = Object::begin(out);
+        request.optional("tenant", subscribe.tenant.as_deref());
+        request.string("id", subscribe.id.as_str());
+        request.end();
+    });
+    let mut headers = headers();
+    accept_events(&mut headers);
+    (headers, body)
+}
+
+/// What is refused is answered with plain JSON.
+fn accept_events(headers: &mut HeaderMap) {
+    headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream, application/json"));
+}
+
 fn headers() -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, APPLICATION_JSON);
@@ -225,6 +285,20 @@ pub fn parse_response(
     if !is_json(headers) {
         return Err(AnswerError::Http { status, excerpt: excerpt(body) });
     }
+    match outcome(id, status, body)? {
+        Some(result) => self::result(result),
+        None if !status.is_success() => Err(AnswerError::Http { status, excerpt: excerpt(body) }),
+        None => Err(neither()),
+    }
+}
+
+/// The result of a JSON-RPC response to request `id`; `None` if it has neither a result nor an
+/// error.
+fn outcome<'a>(
+    id: &RequestIdJson,
+    status: StatusCode,
+    body: &'a [u8],
+) -> Result<Option<&'a str>, AnswerError> {
     let text = scan(body, &ScanLimits::RESPONSE).map_err(AnswerError::Scan)?;
     let (mut found, mut result, mut error) = (None, None, None);
     let mut reader = Reader::new(text);
@@ -249,16 +323,17 @@ pub fn parse_response(
         });
     }
     match (result, error) {
-        (Some(result), None) => self::result(result),
+        (Some(_), Some(_)) => Err(neither()),
+        (result, None) => Ok(result),
         (None, Some(error)) => match fault::read(&mut Reader::new(error), status) {
             Some(fault) => Err(AnswerError::Fault(fault)),
             None => Err(shape("error", "must have a number in `code`")),
         },
-        (None, None) if !status.is_success() => {
-            Err(AnswerError::Http { status, excerpt: excerpt(body) })
-        }
-        _ => Err(shape("", "must have either `result` or `error`")),
     }
+}
+
+fn neither() -> AnswerError {
+    shape("", "must have either `result` or `error`")
 }
 
 /// A task, or an object with either `task` or `message` in it.
@@ -292,7 +367,8 @@ fn result(text: &str) -> Result<Answer, AnswerError> {
     }
 }
 
-/// The result of a call: the data part of the message, or of the completed task's first artifact.
+/// The result of a call: the data part of the message, or of the last artifact of the completed task
+/// that has one. Agents of ours give the result after whatever they gave before their end.
 ///
 /// # Errors
 ///
@@ -304,8 +380,10 @@ pub fn result_of(answer: &Answer) -> Result<Json, ResultError> {
     };
     let state = task.status.state;
     if state == TaskState::Completed {
-        let first: Option<&Artifact> = task.artifacts.first();
-        return data(first.map_or(&[], |artifact| artifact.parts.as_slice()));
+        let is_data = |part: &Part| matches!(part.content, Content::Data(_));
+        let has_data = |artifact: &&Artifact| artifact.parts.iter().any(is_data);
+        let result = task.artifacts.iter().rfind(has_data).or(task.artifacts.first());
+        return data(result.map_or(&[], |artifact| artifact.parts.as_slice()));
     }
     let text = task.status.message.as_ref().and_then(|message| text_of(&message.parts));
     if state.is_terminal() {

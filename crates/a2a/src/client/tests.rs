@@ -282,8 +282,12 @@ fn results_are_taken_out() {
         Answer::Message(message(vec![text("hello")])),
         Err(ResultError::NoData { text: Some("hello".into()) }),
     );
-    let parts = vec![vec![data("{\"n\":1}")], vec![data("2")]];
+    // What an agent gave before its end comes before its result.
+    let parts = vec![vec![data("2")], vec![data("{\"n\":1}")], vec![text("file")]];
     check(Answer::Task(task(S::Completed, None, parts)), Ok("{\"n\":1}"));
+    let words = Err(ResultError::NoData { text: Some("one".into()) });
+    let parts = vec![vec![text("one")], vec![text("two")]];
+    check(Answer::Task(task(S::Completed, None, parts)), words);
     check(
         Answer::Task(task(S::Completed, None, Vec::new())),
         Err(ResultError::NoData { text: None }),
