@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use convoke_model::{AuditRecord, CapabilityName, EventError, Task, TaskEvent, TaskId};
 
-use crate::size::event_bytes;
+use crate::size::{event_bytes, replaced_bytes};
 use crate::{AuditSink, BoxFuture, Durability, Journal, JournalError, NewTask, Scope, StoredTask};
 
 /// What a task takes beside its events and its names: its entry and its places in map and queue, with
@@ -263,20 +263,22 @@ impl Shelf {
         }
         // Copies the task only while a reader holds it.
         let task = Arc::make_mut(&mut entry.task);
+        let mut replaced = 0;
         for event in events {
+            replaced += replaced_bytes(task, &event);
             task.apply(event)?;
             entry.last_seq += 1;
         }
         let ended = task.status.state.is_terminal();
         let before = entry.bytes;
-        entry.bytes += bytes;
-        let last_seq = entry.last_seq;
-        self.bytes += bytes;
+        entry.bytes = (before + bytes).saturating_sub(replaced);
+        let (after, last_seq) = (entry.bytes, entry.last_seq);
+        self.bytes = self.bytes - before + after;
+        self.running_bytes -= before;
         if ended {
-            self.running_bytes -= before;
             self.ended.push_back((self.own_name(scope), id.clone()));
         } else {
-            self.running_bytes += bytes;
+            self.running_bytes += after;
         }
         Ok(last_seq)
     }

@@ -1,6 +1,6 @@
 //! How much memory an event takes, closely enough for a bound.
 
-use convoke_model::{Artifact, Content, Json, Message, Part, TaskEvent};
+use convoke_model::{Artifact, Content, Json, Message, Part, Task, TaskEvent, TaskState};
 
 /// What an allocation costs beside its content: a header, a count, rounding.
 const ALLOCATION_BYTES: usize = 32;
@@ -15,6 +15,29 @@ pub(crate) fn event_bytes(event: &TaskEvent) -> usize {
         TaskEvent::Artifact { artifact, .. } => artifact_bytes(artifact),
     };
     size_of::<TaskEvent>() + content
+}
+
+/// About how many bytes of memory `task` gives back when `event` is added to it: a status that is
+/// replaced, an artifact that is made anew. Without this a task that says for hours how far it is
+/// would count as large.
+pub(crate) fn replaced_bytes(task: &Task, event: &TaskEvent) -> usize {
+    match event {
+        // A question moves to the history, and the first status came with the submission.
+        TaskEvent::Status(_)
+            if task.status.state.is_interrupted() || task.status.state == TaskState::Submitted =>
+        {
+            0
+        }
+        TaskEvent::Status(_) => {
+            size_of::<TaskEvent>() + task.status.message.as_ref().map_or(0, message_bytes)
+        }
+        TaskEvent::Artifact { artifact, append: false, .. } => {
+            let known =
+                task.artifacts.iter().find(|known| known.artifact_id == artifact.artifact_id);
+            known.map_or(0, |known| size_of::<TaskEvent>() + artifact_bytes(known))
+        }
+        TaskEvent::Artifact { .. } | TaskEvent::Submitted { .. } | TaskEvent::Message(_) => 0,
+    }
 }
 
 fn message_bytes(message: &Message) -> usize {

@@ -141,3 +141,34 @@ async fn many_tasks_stay_within_the_bounds() {
     }
     assert_eq!(known(&journal, &["0", "1999"]).await, [false, true]);
 }
+
+#[tokio::test]
+async fn what_is_replaced_does_not_count() {
+    let journal = journal(2, 64 * 1024);
+    create(&journal, "t").await.unwrap();
+    let says = |text: String| {
+        let TaskEvent::Artifact { artifact, .. } = artifact("m", &text, false) else {
+            unreachable!("an artifact")
+        };
+        let id = convoke_model::MessageId::parse("m").unwrap();
+        let message = convoke_model::Message::new(id, convoke_model::Role::Agent, artifact.parts);
+        TaskEvent::Status(convoke_model::TaskStatus {
+            state: TaskState::Working,
+            message: Some(message),
+            timestamp: convoke_model::UnixMillis(1),
+        })
+    };
+    let mut seq = 1;
+    for round in 0..1000 {
+        let text = "x".repeat(round);
+        let events = vec![says(text.clone()), artifact("a", &text, false), says(text)];
+        seq = journal.append(&owner(), &task_id("t"), seq, events, None).await.unwrap();
+        assert_sums(&journal);
+    }
+    let events = vec![artifact("b", &"x".repeat(64 * 1024), false)];
+    let full = journal.append(&owner(), &task_id("t"), seq, events, None).await;
+    assert!(matches!(full, Err(JournalError::Full { .. })), "what stays does count");
+    let events = vec![status(TaskState::Completed)];
+    journal.append(&owner(), &task_id("t"), seq, events, None).await.unwrap();
+    assert_sums(&journal);
+}
