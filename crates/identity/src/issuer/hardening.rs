@@ -17,3 +17,17 @@ pub fn harden_process() -> io::Result<()> {
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_is_closed_to_others_and_has_every_descriptor() {
+        harden_process().unwrap();
+        let dumpable = rustix::process::dumpable_behavior().unwrap();
+        assert_eq!(dumpable, DumpableBehavior::NotDumpable);
+        let limit = rustix::process::getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
+}

@@ -373,3 +373,90 @@ async fn lives_that_contradict_each_other_are_refused() {
     }
     assert!(!dir.path().join("data").exists());
 }
+
+/// Calls a method that takes an empty message, over a connection that the test can follow.
+struct Call {
+    connection: JoinHandle<hyper::Result<()>>,
+    sender: hyper::client::conn::http2::SendRequest<http_body_util::Full<bytes::Bytes>>,
+}
+
+impl Call {
+    async fn connect(socket: &Path) -> Self {
+        let io = hyper_util::rt::TokioIo::new(UnixStream::connect(socket).await.unwrap());
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+        Self { connection: tokio::spawn(connection), sender }
+    }
+
+    async fn send(&mut self, method: &str) -> http::Response<hyper::body::Incoming> {
+        let path = format!("http://localhost/SpiffeWorkloadAPI/{method}");
+        let request = http::Request::post(path)
+            .header("content-type", "application/grpc")
+            .header("workload.spiffe.io", "true")
+            .body(http_body_util::Full::new(bytes::Bytes::from_static(&[0; 5])))
+            .unwrap();
+        self.sender.send_request(request).await.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_without_a_call_end_and_those_with_one_stay() {
+    use http_body_util::BodyExt;
+
+    let dir = TempDir::new().unwrap();
+    let issuer = Running::start(config(&dir)).await;
+    // The clock runs as fast as everything else lets it.
+    for says in [b"".as_slice(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut silent = UnixStream::connect(&issuer.socket).await.unwrap();
+        silent.write_all(says).await.unwrap();
+        let mut heard = Vec::new();
+        silent.read_to_end(&mut heard).await.unwrap();
+    }
+
+    let mut watching = Call::connect(&issuer.socket).await;
+    let mut body = watching.send("FetchX509Bundles").await.into_body();
+    assert!(body.frame().await.unwrap().unwrap().is_data());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(!watching.connection.is_finished());
+    // It is the open call that holds it.
+    drop(body);
+    watching.connection.await.unwrap().unwrap();
+    issuer.stop().await;
+}
+
+#[tokio::test]
+async fn one_user_cannot_have_every_watch() {
+    let dir = TempDir::new().unwrap();
+    let bound = Issuer::open(config(&dir)).unwrap().bind().await.unwrap();
+    let (shared, socket) = (Arc::clone(&bound.shared), bound.socket().to_owned());
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(bound.serve(shutdown.clone()));
+    let passes: Vec<_> =
+        std::iter::from_fn(|| Gate::pass(&shared.watches, shared.own_uid)).take(10_000).collect();
+    assert_eq!(passes.len(), WATCHES_PER_USER_MAX);
+    let mut call = Call::connect(&socket).await;
+    let status = |response: &http::Response<_>| response.headers().get("grpc-status").cloned();
+    let exhausted = call.send("FetchX509Bundles").await;
+    assert_eq!(status(&exhausted).unwrap(), "8");
+    drop(passes);
+    let response = call.send("FetchJWTBundles").await;
+    assert_eq!(status(&response), None);
+    drop((response, call));
+    shutdown.cancel();
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_of_entries_that_cannot_be_read_stops_the_start() {
+    let dir = TempDir::new().unwrap();
+    drop(Issuer::open(config(&dir)).unwrap());
+    let file = dir.path().join("data/entries.json");
+    fs::write(&file, "{}").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let error = Issuer::open(config(&dir)).unwrap_err();
+    assert!(matches!(error, IssuerError::Entries { .. }), "{error}");
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let error = Issuer::open(config(&dir)).unwrap_err();
+    assert!(matches!(error, IssuerError::WideMode { wanted: 0o600, .. }), "{error}");
+}

@@ -53,7 +53,7 @@ async fn the_first_entry_ends_what_processes_gave_to_themselves_for_good() {
 
     // Neither a restart nor the removal of the last entry brings it back.
     let world = world.restart().await;
-    assert_eq!(world.admin().list().await.unwrap(), [entry.clone()]);
+    assert_eq!(world.admin().list().await.unwrap(), std::slice::from_ref(&entry));
     world.admin().remove(entry.id).await.unwrap();
     let world = world.restart().await;
     assert_eq!(world.admin().list().await.unwrap(), []);
@@ -113,7 +113,7 @@ async fn what_is_no_entry_is_refused_with_its_reason() {
     let selectors = vec![Selector::Path(link)];
     check(Registration { selectors, ..good() }, Refusal::Invalid, "is a link").await;
     let long = Selector::Path(format!("/{}", "a".repeat(1000)).into());
-    let selectors = (0..20).map(|uid| [Selector::Uid(uid), long.clone()]).flatten().collect();
+    let selectors = (0..20).flat_map(|uid| [Selector::Uid(uid), long.clone()]).collect();
     check(Registration { selectors, ..good() }, Refusal::Invalid, "body").await;
     // None of it was an entry.
     world.source(WORKER).await.unwrap();
