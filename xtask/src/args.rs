@@ -81,7 +81,8 @@ Example: cargo xtask tidy
 ";
 
 const SETUP: &str = "\
-Installs what the optional checks of `cargo xtask ci` need, with `cargo install`.
+Installs what the optional checks of `cargo xtask ci` need: tools with `cargo install`, and
+Python packages of foreign clients in a virtual environment at target/python.
 What is installed already is left alone.
 
 Usage: cargo xtask setup [--list]
