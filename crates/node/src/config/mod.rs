@@ -8,10 +8,13 @@ mod environment;
 mod error;
 mod foreign;
 mod keys;
+mod migrate;
 mod overrides;
 mod policy;
 mod read;
 mod reader;
+pub mod reference;
+mod schema;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -29,7 +32,9 @@ use convoke_agent::{AgentConfig, CallSettings, Metadata, RegistryEntry};
 
 pub use environment::{Environment, Variables};
 pub use error::{ConfigError, PROBLEMS_MAX, Problem};
+pub use migrate::{Dropped, Migration, migrate};
 pub use policy::PolicySource;
+pub use schema::schema;
 pub use settings::{Origin, Setting};
 pub use types::{
     AuditConfig, AuthorizationConfig, DecisionLogConfig, DefaultPolicy, Durability, IdentityConfig,

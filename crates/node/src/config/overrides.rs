@@ -169,6 +169,11 @@ pub(super) fn name_of(path: &str) -> String {
     format!("{OURS}{}", path.to_ascii_uppercase().replace('.', "__"))
 }
 
+/// Whether `name` is a variable of the seed's, and not a key of another shape.
+pub(super) fn is_of_the_seed(name: &str) -> bool {
+    name.starts_with(SEED)
+}
+
 /// Whether Kubernetes made the variable, for a service whose name begins with `convoke`: it gives
 /// every container `<SERVICE>_SERVICE_HOST`, `<SERVICE>_PORT` and the like.
 ///

@@ -9,6 +9,9 @@ use crate::observe::logging::push_plain;
 /// Longest piece of the file that a message repeats, in characters.
 const QUOTE_CHARS_MAX: usize = 64;
 
+/// Most letters by which a word differs from the one that was meant.
+const DISTANCE_MAX: usize = 4;
+
 /// A value as the list of settings shows it: not at all if its key sounds like a secret.
 pub(super) fn shown(key: &str, value: &Value) -> String {
     if sounds_secret(key) {
@@ -74,7 +77,7 @@ pub(super) fn nearest<'k>(text: &str, known: impl Iterator<Item = &'k str>) -> O
     let text = text.to_ascii_lowercase();
     known
         .map(|word| (strsim::damerau_levenshtein(&text, &word.to_ascii_lowercase()), word))
-        .filter(|(distance, word)| *distance <= (word.len() / 3).max(1))
+        .filter(|(distance, word)| *distance <= (word.len() / 3).clamp(1, DISTANCE_MAX))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)
 }

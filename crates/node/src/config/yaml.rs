@@ -131,6 +131,14 @@ impl Value {
         }
     }
 
+    /// The text, if it is one.
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The value as JSON.
     pub(super) fn to_json(&self) -> serde_json::Value {
         match self {

@@ -111,8 +111,7 @@ fn whole(root: &Section<'_>, name: &str, env: &Environment, report: &Report) -> 
         journal: journal?,
         data_dir,
         policy_at: root
-            .section("authorization")
-            .place("policy_file")
+            .place("authorization.policy_file")
             .map(yaml::Place::known)
             .unwrap_or_default(),
         warnings: Vec::new(),

@@ -1,3 +1,8 @@
+mod corpus;
+mod migration;
+mod overrides;
+mod table;
+
 use std::time::Duration;
 
 use convoke_agent::{BreakerSettings, RetrySettings};
@@ -93,76 +98,10 @@ fn defaults_are_these() {
 }
 
 /// Source: the first seed, `config/worker.yaml`.
-const SEED_WORKER: &str = r#"identity:
-  spiffe_id: "spiffe://example.org/document-worker"
-  spire_socket: "/tmp/spire-agent/public/api.sock"
-  trust_domain: "example.org"
-
-authorization:
-  engine: "opa"
-  default_policy: "deny_all"  # Production setting
-  policy_path: "./policies"
-  policy_file: "worker_policy.rego"
-
-server:
-  host: "0.0.0.0"
-  port: 8443  # Worker port
-  mtls:
-    enabled: true
-    cert_source: "spire"
-
-observability:
-  logging:
-    level: "INFO"
-    format: "json"
-  metrics:
-    enabled: true
-    port: 9090
-
-metadata:
-  name: "Document Worker Agent"
-  version: "1.0.0"
-  description: "Analyzes documents for the orchestrator"
-"#;
+const SEED_WORKER: &str = include_str!("../../../tests/config/right/seed-worker.yaml");
 
 /// Source: the first seed, `config/orchestrator.yaml`.
-const SEED_ORCHESTRATOR: &str = r#"identity:
-  spiffe_id: "spiffe://example.org/orchestrator"
-  spire_socket: "/tmp/spire-agent/public/api.sock"
-  trust_domain: "example.org"
-
-authorization:
-  engine: "opa"
-  default_policy: "allow_all"  # Orchestrator accepts user requests
-  policy_path: "./policies"
-  policy_file: "orchestrator_policy.rego"
-
-server:
-  host: "0.0.0.0"
-  port: 8444  # Different port from worker
-  mtls:
-    enabled: true
-    cert_source: "spire"
-
-# Agent registry - known agents this orchestrator can call
-agent_registry:
-  document_worker:
-    spiffe_id: "spiffe://example.org/document-worker"
-    address: "https://localhost:8443"  # Worker's address
-
-observability:
-  logging:
-    level: "INFO"
-    format: "json"
-  metrics:
-    enabled: true
-    port: 9091  # Different from worker
-
-metadata:
-  name: "Document Orchestrator Agent"
-  version: "1.0.0"
-  description: "Orchestrates document processing tasks"
-"#;
+const SEED_ORCHESTRATOR: &str = include_str!("../../../tests/config/right/seed-orchestrator.yaml");
 
 #[test]
 fn the_seeds_files_load_unchanged() {

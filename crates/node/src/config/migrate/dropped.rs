@@ -1,0 +1,118 @@
+//! Keys of the other shapes that have no meaning here, each with the reason.
+//!
+//! Source of the names: the reference's API documentation, its Helm chart and what its
+//! documentation mentions beside them.
+
+/// Paths, and why what is at or below each has no meaning here. The longest that fits counts.
+const DROPPED: &[(&str, &str)] = &[
+    ("agent.capabilities", "capabilities are methods of the agent's program, which declares them"),
+    ("agent.labels", DEPLOYMENT),
+    ("agent.annotations", DEPLOYMENT),
+    (
+        "identity.allowed_trust_domains",
+        "a policy says who may call; a foreign trust domain is known when the issuer delivers its \
+         bundle",
+    ),
+    (
+        "spiffe.allowedTrustDomains",
+        "a policy says who may call; a foreign trust domain is known when the issuer delivers its \
+         bundle",
+    ),
+    ("identity.federation", "the issuer federates, and delivers the bundles of others"),
+    (
+        "authorization.cache",
+        "decisions are remembered by the facts they read, and end with the policy",
+    ),
+    (
+        "authorization.cache_ttl_seconds",
+        "decisions are remembered by the facts they read, and end with the policy",
+    ),
+    ("authorization.opa_endpoints", "one server is asked; put what balances several before it"),
+    (
+        "authorization.failover_strategy",
+        "one server is asked; without its answer the call is refused",
+    ),
+    ("authorization.circuit_breaker", "without an answer in time the call is refused"),
+    ("authorization.audit.enabled", "the audit log has no switch: it is on"),
+    (
+        "authorization.audit",
+        "the audit log is a file of JSON lines with a digest of the parameters; `authorization.decision_log` keeps more",
+    ),
+    ("transport.tls_min_version", "TLS 1.3 and nothing older"),
+    ("transport.tlsMinVersion", "TLS 1.3 and nothing older"),
+    ("transport.tls_max_version", "TLS 1.3 and nothing older"),
+    ("transport.cipher_suites", "those of TLS 1.3"),
+    ("transport.peer_verification", "peers are always verified"),
+    ("transport.peerVerification", "peers are always verified"),
+    (
+        "transport.connection_pool",
+        "connections are kept as long as they are used and certificates last",
+    ),
+    (
+        "transport.connectionPool",
+        "connections are kept as long as they are used and certificates last",
+    ),
+    ("transport.circuit_breaker", "one call is let through when the time is over, and decides"),
+    ("transport.circuitBreaker", "one call is let through when the time is over, and decides"),
+    ("transport.retry.backoff_multiplier", "each bound is twice the last"),
+    ("transport.retry", "what is safe to repeat is repeated, which the failure and the call say"),
+    ("server.protocol", "the mesh listener speaks A2A"),
+    ("server.request_timeout_seconds", "the caller's deadline travels with the call"),
+    ("server.authentication", "callers are known by their certificates"),
+    (
+        "observability.metrics",
+        "labels and buckets are fixed, so that the metrics of all agents can be added up",
+    ),
+    ("observability.tracing", "what it said is fixed here"),
+    (
+        "observability.logging",
+        "lines go to standard error, with caller and trace where there are any",
+    ),
+    (
+        "observability.audit_log",
+        "the audit log is a file of JSON lines; let what collects logs send it on",
+    ),
+    ("include", "one file for each agent; environment variables override its keys"),
+    ("global", DEPLOYMENT),
+    ("image", DEPLOYMENT),
+    ("replicaCount", DEPLOYMENT),
+    ("serviceAccount", DEPLOYMENT),
+    ("service", DEPLOYMENT),
+    ("resources", DEPLOYMENT),
+    ("autoscaling", DEPLOYMENT),
+    ("podDisruptionBudget", DEPLOYMENT),
+    ("podSecurityContext", DEPLOYMENT),
+    ("securityContext", DEPLOYMENT),
+    ("podAnnotations", DEPLOYMENT),
+    ("podLabels", DEPLOYMENT),
+    ("nodeSelector", DEPLOYMENT),
+    ("tolerations", DEPLOYMENT),
+    ("affinity", DEPLOYMENT),
+    ("networkPolicy", DEPLOYMENT),
+    ("healthChecks", "health is served at `/health/live` and `/health/ready`, with no settings"),
+    ("config", DEPLOYMENT),
+    ("spiffe.socketPath", "`spiffe.endpointSocket` says the same"),
+    ("spiffe.selectors", "selectors are of the issuer's registration entries"),
+    ("opa.image", DEPLOYMENT),
+    ("opa.resources", DEPLOYMENT),
+    ("opa.bundleServer", "the OPA server loads its bundles itself"),
+];
+
+/// The reason of what a chart says to Kubernetes.
+const DEPLOYMENT: &str = "it is of the deployment, not of the agent";
+
+/// Why the key at `path` has no meaning here.
+pub(super) fn why(path: &str) -> &'static str {
+    let is_at = |known: &str| {
+        path.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let found = DROPPED.iter().filter(|(known, _)| is_at(known));
+    found
+        .max_by_key(|(known, _)| known.len())
+        .map_or("it is no key that is known here", |(_, why)| why)
+}
+
+/// Whether all of the mapping at `path` is listed as one.
+pub(super) fn is_whole(path: &str) -> bool {
+    DROPPED.iter().any(|(known, _)| *known == path)
+}
