@@ -118,14 +118,7 @@ pub(crate) fn decide(
 
 impl Worker {
     fn load(program: &Program) -> Result<Self, Said> {
-        let mut data = Value::new_object();
-        if !program.data.is_empty() {
-            let mut engine = Engine::new();
-            for text in &program.data {
-                engine.add_data_json(text).map_err(|error| Said::of(&error))?;
-            }
-            data = engine.get_data();
-        }
+        let data = program.data_document()?;
         let now_ns = Arc::new(AtomicI64::new(0));
         Ok(Self {
             engine: Some(new_engine_of(program, &data, &now_ns)?),
@@ -281,7 +274,7 @@ enum Failure {
     Other(Said),
 }
 
-fn timer(limit: Duration) -> ExecutionTimerConfig {
+pub(crate) fn timer(limit: Duration) -> ExecutionTimerConfig {
     ExecutionTimerConfig { limit, check_interval: STEPS_PER_CLOCK_READ }
 }
 
@@ -291,8 +284,22 @@ fn new_engine_of(
     data: &Value,
     now_ns: &Arc<AtomicI64>,
 ) -> Result<Box<Engine>, Said> {
-    let mut engine = Box::new(new_engine(program.v0));
+    let mut engine = engine_of(program, &program.text, data, now_ns)?;
     engine.set_execution_timer_config(timer(program.time_max));
+    // Prepares the engine, which the first evaluation would otherwise do in its own time.
+    engine.compile_with_entrypoint(&program.rule).map_err(|error| Said::of(&error))?;
+    Ok(engine)
+}
+
+/// An engine with `text`, which is the program's or has more rules, with the program's data and
+/// functions, and without a bound on time.
+pub(crate) fn engine_of(
+    program: &Program,
+    text: &str,
+    data: &Value,
+    now_ns: &Arc<AtomicI64>,
+) -> Result<Box<Engine>, Said> {
+    let mut engine = Box::new(new_engine(program.v0));
     let shared = now_ns.clone();
     // An extension goes before the built-in function of the same name.
     let clock = move |_: Vec<Value>| Ok(Value::from(shared.load(Ordering::Relaxed)));
@@ -301,12 +308,19 @@ fn new_engine_of(
         .map_err(|error| Said::of(&error))?;
     guard::install(&mut engine, &program.guarded).map_err(|error| Said::of(&error))?;
     engine.add_data(data.clone()).map_err(|error| Said::of(&error))?;
-    engine
-        .add_policy(program.name.clone(), program.text.clone())
-        .map_err(|error| Said::of(&error))?;
-    // Prepares the engine, which the first evaluation would otherwise do in its own time.
-    engine.compile_with_entrypoint(&program.rule).map_err(|error| Said::of(&error))?;
+    engine.add_policy(program.name.clone(), text.to_owned()).map_err(|error| Said::of(&error))?;
     Ok(engine)
+}
+
+impl Program {
+    /// What its data files say together.
+    pub(crate) fn data_document(&self) -> Result<Value, Said> {
+        let mut engine = Engine::new();
+        for text in &self.data {
+            engine.add_data_json(text).map_err(|error| Said::of(&error))?;
+        }
+        Ok(engine.get_data())
+    }
 }
 
 /// An engine without a policy, set up as both loading and asking need it.
@@ -320,7 +334,7 @@ pub(crate) fn new_engine(v0: bool) -> Engine {
     engine
 }
 
-fn nanos(at: UnixMillis) -> i64 {
+pub(crate) fn nanos(at: UnixMillis) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX).saturating_mul(1_000_000)
 }
 

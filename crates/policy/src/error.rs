@@ -71,10 +71,7 @@ pub enum LoadError {
         function: String,
     },
     /// Calls a function that the engine has not, which would fail when a request is decided.
-    #[error(
-        "{name}:{line}: calls `{function}`, which this engine does not have; decide on the input \
-         alone"
-    )]
+    #[error("{name}:{line}: calls `{function}`, which this engine does not have; {cure}")]
     UnknownFunction {
         /// The file.
         name: String,
@@ -82,6 +79,8 @@ pub enum LoadError {
         line: u32,
         /// The function's name.
         function: String,
+        /// What to do about it: the function that was probably meant, where there is one.
+        cure: String,
     },
     /// A function that calls itself, which Rego forbids and the engine would do without end.
     #[error("{name}:{line}: function `{function}` calls itself; Rego has no recursion")]
@@ -93,4 +92,21 @@ pub enum LoadError {
         /// The function's name.
         function: String,
     },
+}
+
+impl LoadError {
+    /// The line that is wrong, from 1, where one is.
+    #[must_use]
+    pub fn line(&self) -> Option<u32> {
+        match self {
+            Self::Syntax { line, .. }
+            | Self::UnboundedFunction { line, .. }
+            | Self::UnknownFunction { line, .. }
+            | Self::Recursion { line, .. } => Some(*line).filter(|line| *line > 0),
+            Self::TooLarge { .. }
+            | Self::Package { .. }
+            | Self::Data { .. }
+            | Self::NoRule { .. } => None,
+        }
+    }
 }

@@ -150,7 +150,7 @@ fn local_name(
 }
 
 /// The names that imports bring in, and what each stands for.
-fn imports(module: &Module) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn imports(module: &Module) -> BTreeMap<String, Vec<String>> {
     let mut names = BTreeMap::new();
     for import in &module.imports {
         let target = path(&import.refr);
@@ -181,7 +181,7 @@ fn reaches(calls: &BTreeMap<String, BTreeSet<String>>, from: &str, to: &str) -> 
 }
 
 /// A rule's reference and its number of arguments.
-fn head(rule: &Rule) -> (&Expr, usize) {
+pub(crate) fn head(rule: &Rule) -> (&Expr, usize) {
     match rule {
         Rule::Default { refr, args, .. } => (refr, args.len()),
         Rule::Spec { head: RuleHead::Func { refr, args, .. }, .. } => (refr, args.len()),
@@ -203,7 +203,7 @@ fn is_bare(rule: &Rule) -> bool {
 }
 
 /// The names of a reference, up to the first that is only known when it is evaluated.
-fn path(expr: &Expr) -> Vec<String> {
+pub(crate) fn path(expr: &Expr) -> Vec<String> {
     let mut names = Vec::new();
     let mut at = expr;
     loop {
@@ -227,7 +227,7 @@ fn path(expr: &Expr) -> Vec<String> {
 }
 
 /// The text of a string literal, with its escapes resolved.
-fn literal(expr: &Expr) -> Option<String> {
+pub(crate) fn literal(expr: &Expr) -> Option<String> {
     match expr {
         Expr::String { value, .. } | Expr::RawString { value, .. } => {
             value.as_string().ok().map(|text| text.to_string())

@@ -40,12 +40,14 @@ mod data;
 mod document;
 mod engine;
 mod error;
+mod explain;
 mod field;
 #[cfg(test)]
 mod fixture;
 mod guard;
 mod input;
 mod inspect;
+mod lint;
 mod load;
 mod memo;
 mod policy;
@@ -54,14 +56,21 @@ mod properties;
 mod pure;
 mod remote;
 mod said;
+mod spans;
 mod store;
 #[cfg(test)]
 mod tests;
+mod visit;
 
 pub use authorize::{Authorized, Refused, authorize, authorize_with};
 pub use data::{DATA_BYTES_MAX, DATA_DEPTH_MAX, PolicyData};
 pub use error::LoadError;
+pub use explain::{Attempt, Explanation, Outcome};
 pub use input::Question;
+pub use lint::{Finding, LINT_RULES, Severity};
 pub use load::SOURCE_BYTES_MAX;
-pub use policy::{Fixed, Language, PACKAGE_DEFAULT, Policy, PolicyOptions, PolicySource};
+pub use policy::{
+    ExplainError, Fixed, Language, PACKAGE_DEFAULT, Policy, PolicyOptions, PolicySource,
+};
 pub use remote::{RemoteError, RemotePolicy, RemoteVerdict};
+pub use spans::Place;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use convoke_model::Revision;
-use regorus::unstable::{Lexer, Parser, TokenKind};
+use regorus::unstable::{BUILTINS, Lexer, Module, Parser, Ref, TokenKind};
 use regorus::{Source, Value};
 
 use crate::engine::{Ask, Program, new_engine};
 use crate::inspect::{Facts, inspect};
-use crate::said::Said;
+use crate::said::{Said, nearest};
 use crate::store::ProgramId;
 use crate::{Language, LoadError, PolicyOptions, PolicySource, data};
 
@@ -31,8 +31,14 @@ enum Dialect {
 const V0_KEYWORDS: Dialect = Dialect::V0(" import future.keywords");
 const V0_IN: Dialect = Dialect::V0(" import future.keywords.in");
 
+/// A policy that has been read, with the syntax tree that it was read into.
+pub(crate) struct Loaded {
+    pub(crate) program: Program,
+    pub(crate) module: Option<Ref<Module>>,
+}
+
 /// Reads, checks and names a policy.
-pub(crate) fn load(source: &PolicySource, options: &PolicyOptions) -> Result<Program, LoadError> {
+pub(crate) fn load(source: &PolicySource, options: &PolicyOptions) -> Result<Loaded, LoadError> {
     let PolicySource { name, text } = source;
     if text.len() > SOURCE_BYTES_MAX {
         return Err(LoadError::TooLarge {
@@ -46,7 +52,7 @@ pub(crate) fn load(source: &PolicySource, options: &PolicyOptions) -> Result<Pro
     let mut furthest: Option<Said> = None;
     for dialect in dialects(options.language, has_if) {
         match read(source, options, &data, dialect) {
-            Ok(program) => return Ok(program),
+            Ok(loaded) => return Ok(loaded),
             Err(Unread::Final(error)) => return Err(error),
             // The dialect that got furthest is most likely the one that the author had in mind; the
             // first of equals.
@@ -103,7 +109,7 @@ fn read(
     options: &PolicyOptions,
     data: &Value,
     dialect: Dialect,
-) -> Result<Program, Unread> {
+) -> Result<Loaded, Unread> {
     let name = &source.name;
     let text = match dialect {
         Dialect::V1 => source.text.clone(),
@@ -128,7 +134,8 @@ fn read(
             configured: options.package.clone(),
         }));
     }
-    let facts = match engine.get_modules().first() {
+    let module = engine.get_modules().first().cloned();
+    let facts = match &module {
         Some(module) => inspect(module, &options.package),
         None => Facts::default(),
     };
@@ -146,7 +153,7 @@ fn read(
     };
     // Variables that nothing binds, and some other faults, are found only when it is compiled.
     engine.compile_with_entrypoint(&decides).map_err(|error| Unread::NotThis(Said::of(&error)))?;
-    Ok(Program {
+    let program = Program {
         id: ProgramId::new(),
         name: name.clone(),
         v0,
@@ -161,14 +168,20 @@ fn read(
         revision: revision(&source.text, options),
         data: options.data.iter().map(|file| file.text.clone()).collect(),
         text,
-    })
+    };
+    Ok(Loaded { program, module })
 }
 
 /// What to ask of a policy with these facts, if it can be asked at all.
 fn check(name: &str, package: &str, facts: &Facts) -> Result<Ask, Unread> {
     let name = || name.to_owned();
     if let Some((function, line)) = facts.unknown_function.clone() {
-        return Err(Unread::Final(LoadError::UnknownFunction { name: name(), line, function }));
+        let cure = match nearest(&function, BUILTINS.keys().copied()) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => "decide on the input alone".to_owned(),
+        };
+        let name = name();
+        return Err(Unread::Final(LoadError::UnknownFunction { name, line, function, cure }));
     }
     if let Some((function, line)) = facts.unbounded_function.clone() {
         return Err(Unread::Final(LoadError::UnboundedFunction { name: name(), line, function }));
@@ -258,7 +271,7 @@ mod tests {
     /// Which dialect reads the rules `text`: whether it is v0, and the first line of its text.
     fn check(text: &str, v0: bool, first_line: &str) {
         let program = match load(&source(text), &patient()) {
-            Ok(program) => program,
+            Ok(loaded) => loaded.program,
             Err(error) => panic!("{error}\n{text}"),
         };
         assert_eq!((program.v0, program.text.lines().next()), (v0, Some(first_line)), "{text}");
@@ -379,7 +392,7 @@ mod tests {
         let options = PolicyOptions { package: "hvs.authz".to_owned(), ..patient() };
         let program = load(&source("package hvs.authz\nallow := true"), &options);
         assert_eq!(
-            program.map(|program| program.rule.to_string()),
+            program.map(|loaded| loaded.program.rule.to_string()),
             Ok("data.hvs.authz.allow".into())
         );
     }

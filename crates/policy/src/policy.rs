@@ -7,7 +7,7 @@ use std::time::Duration;
 use convoke_model::{Decision, Reason, Revision, limits};
 
 use crate::engine::{self, Program};
-use crate::{LoadError, PolicyData, Question, load};
+use crate::{Explanation, Finding, LoadError, PolicyData, Question, explain, lint, load};
 
 /// The package that a policy declares unless configuration says otherwise.
 ///
@@ -74,7 +74,14 @@ impl Policy {
     /// [`LoadError`] if the text does not parse in any accepted language, is of another package,
     /// has no rule to ask, or uses what this engine cannot evaluate.
     pub fn load(source: &PolicySource, options: &PolicyOptions) -> Result<Self, LoadError> {
-        Ok(Self(Arc::new(Inner::Rego(Arc::new(load::load(source, options)?)))))
+        Ok(Self(Arc::new(Inner::Rego(Arc::new(load::load(source, options)?.program)))))
+    }
+
+    /// What is wrong with a policy, or surely unmeant, or good to know, by line. A policy that does
+    /// not load has one finding, which says why.
+    #[must_use]
+    pub fn lint(source: &PolicySource, options: &PolicyOptions) -> Vec<Finding> {
+        lint::lint(source, options)
     }
 
     /// The answer to everything while no policy is configured. It is never a fallback for a policy
@@ -128,7 +135,35 @@ impl Policy {
         };
         Decision { reason, rule, revision, took: monotonic().saturating_sub(began) }
     }
+
+    /// Answers `question` and says why: which rule allowed, or what kept each rule from it.
+    ///
+    /// This evaluates the policy many times over and is not for the path of a request. `monotonic`
+    /// is as in [`Policy::decide`].
+    ///
+    /// # Errors
+    ///
+    /// The engine's words if the question's parameters cannot be evaluated at all.
+    pub fn explain(
+        &self,
+        question: &Question<'_>,
+        monotonic: &dyn Fn() -> Duration,
+    ) -> Result<Explanation, ExplainError> {
+        let decision = self.decide(question, monotonic);
+        match &*self.0 {
+            Inner::Fixed { .. } => {
+                Ok(Explanation { decision, file: None, place: None, tried: Vec::new() })
+            }
+            Inner::Rego(program) => explain::explain(program, question, decision)
+                .map_err(|said| ExplainError(said.message)),
+        }
+    }
 }
+
+/// Why a decision cannot be explained.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the decision cannot be explained: {0}")]
+pub struct ExplainError(String);
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -25,14 +25,30 @@ impl Said {
             let column = parts.next()?.trim().parse().ok()?;
             Some((parts.next()?.parse().ok()?, column))
         });
-        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no message");
-        Self { at: at.unwrap_or((0, 0)), message: tidy(last.trim().trim_start_matches("error: ")) }
+        // One error may stand in another, whose place is then the true one.
+        let said = text.lines().rev().find(|line| line.trim_start().starts_with("error: "));
+        let last = || text.lines().rev().find(|line| !line.trim().is_empty());
+        let last = said.or_else(last).unwrap_or("no message");
+        Self {
+            at: at.unwrap_or((0, 0)),
+            message: tidy(last.trim().trim_start_matches("error: ").trim_end_matches(':')),
+        }
     }
 
     /// The message, behind its place in the file `name`.
     pub(crate) fn in_file(&self, name: &str) -> String {
         format!("{}: {}", place(name, self.at.0), self.message)
     }
+}
+
+/// The name among `known` that somebody who wrote `name` probably meant.
+pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |name: &str| name.replace(['_', '-'], "").to_lowercase();
+    let wrote = plain(name);
+    let distance = |known: &'a str| (strsim::osa_distance(&wrote, &plain(known)), known);
+    // A third of the letters may be wrong, so that a short name is not like any other.
+    let (distance, known) = known.map(distance).min()?;
+    (distance * 3 <= wrote.chars().count()).then_some(known)
 }
 
 /// The file, and the line unless it is 0.
@@ -62,6 +78,21 @@ mod tests {
         check("", (0, 0), "no message");
         assert_eq!(Said::of(&"error: x").in_file("a.rego"), "a.rego: x");
         assert_eq!(Said::of(&"--> a.rego:2:1\nerror: x").in_file("a.rego"), "a.rego:2: x");
+    }
+
+    #[test]
+    fn the_name_that_was_meant_is_found() {
+        let check = |name, expected| {
+            let known = ["startswith", "endswith", "spiffe_id", "path", "app", "split"];
+            assert_eq!(nearest(name, known.into_iter()), expected, "{name}");
+        };
+        check("starts_with", Some("startswith"));
+        check("endsWith", Some("endswith"));
+        check("spifeid", Some("spiffe_id"));
+        check("pth", Some("path"));
+        check("paths", Some("path"));
+        check("xyz", None);
+        check("http.send", None);
     }
 
     #[test]

@@ -141,7 +141,7 @@ fn failures_refuse_and_say_where() {
     check_error(&v1("allow := x if some x in [true, false]"), "test.rego:2: ");
     check_error(
         &v1("allow if other\nother if allow"),
-        "test.rego:2: depends on: cyclic evaluation",
+        "test.rego:2: recursion detected when evaluating rule",
     );
     // The next question on this thread is none the worse.
     check(&v1("allow := true"), allowed());
