@@ -19,5 +19,5 @@ mod testing;
 
 pub use enrolment::admin_socket;
 pub use material::{Bundle, Material, MaterialError};
-pub use profile::{PeerSvid, ProfileError};
+pub use profile::{AuthorityError, PeerSvid, ProfileError};
 pub use source::{FilesConfig, IdentityError, IdentitySource, WorkloadApiConfig};

@@ -24,7 +24,7 @@ pub struct Material {
     spiffe_id: SpiffeId,
     certified: Arc<CertifiedKey>,
     not_after: UnixMillis,
-    anchors: BTreeMap<TrustDomain, Vec<TrustAnchor<'static>>>,
+    roots: BTreeMap<TrustDomain, Roots>,
     revision: u64,
 }
 
@@ -84,6 +84,9 @@ pub enum MaterialError {
         /// What the verifier said.
         source: webpki::Error,
     },
+    /// A root that does not say that it is an authority's.
+    #[error("a root of trust domain `{0}` does not say `CA:TRUE`")]
+    NoAuthority(TrustDomain),
     /// There are no roots for the identity's own trust domain.
     #[error("no root of the own trust domain `{0}`")]
     NoOwnRoot(TrustDomain),
@@ -130,16 +133,16 @@ impl Material {
             .map(|signer| CertifiedKey::new(chain, signer))
             .and_then(|certified| certified.keys_match().map(|()| certified))
             .map_err(|source| MaterialError::Key { spiffe_id: spiffe_id.clone(), source })?;
-        let anchors = anchors_of(bundles)?;
         let own = spiffe_id.trust_domain();
-        if anchors.get(&own).is_none_or(Vec::is_empty) {
+        let roots = roots_of(bundles, &own)?;
+        if roots.get(&own).is_none_or(|roots| roots.anchors.is_empty()) {
             return Err(MaterialError::NoOwnRoot(own));
         }
         Ok(Self {
             spiffe_id,
             certified: Arc::new(certified),
             not_after: svid.not_after,
-            anchors,
+            roots,
             revision: 0,
         })
     }
@@ -193,7 +196,7 @@ impl Material {
 
     /// The trust domains that have a bundle here, in order.
     pub fn trust_domains(&self) -> impl Iterator<Item = &TrustDomain> {
-        self.anchors.keys()
+        self.roots.keys()
     }
 
     /// The same identity, trusting in addition what `other` trusts of its own trust domain.
@@ -201,15 +204,17 @@ impl Material {
     /// Trust goes one way: `other`'s domain does not come to trust this one by it.
     #[must_use]
     pub fn also_trusting(&self, other: &Self) -> Self {
-        let mut anchors = self.anchors.clone();
+        let mut roots = self.roots.clone();
         let domain = other.spiffe_id.trust_domain();
-        let roots = other.anchors.get(&domain).cloned().unwrap_or_default();
-        anchors.entry(domain).or_default().extend(roots);
+        let others = other.roots.get(&domain).cloned().unwrap_or_default();
+        let joined = roots.entry(domain).or_default();
+        joined.anchors.extend(others.anchors);
+        joined.not_after.extend(others.not_after);
         Self {
             spiffe_id: self.spiffe_id.clone(),
             certified: Arc::clone(&self.certified),
             not_after: self.not_after,
-            anchors,
+            roots,
             revision: 0,
         }
     }
@@ -217,15 +222,15 @@ impl Material {
     /// Whether this is the same certificate and the same trust, whatever the revisions are. The key
     /// is the same too, since it is the certificate's.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
-        self.chain() == other.chain() && self.anchors == other.anchors
+        self.chain() == other.chain() && self.roots == other.roots
     }
 
     /// Whether every root that `earlier` trusts is trusted here too, each for its trust domain.
     #[must_use]
     pub fn keeps_roots_of(&self, earlier: &Self) -> bool {
-        earlier.anchors.iter().all(|(domain, roots)| {
-            let kept = self.anchors.get(domain).map_or(&[][..], Vec::as_slice);
-            roots.iter().all(|root| kept.contains(root))
+        earlier.roots.iter().all(|(domain, roots)| {
+            let kept = self.roots.get(domain).map_or(&[][..], Roots::anchors);
+            roots.anchors.iter().all(|root| kept.contains(root))
         })
     }
 
@@ -237,8 +242,8 @@ impl Material {
         &self.certified
     }
 
-    pub(crate) fn anchors(&self, trust_domain: &TrustDomain) -> Option<&[TrustAnchor<'static>]> {
-        self.anchors.get(trust_domain).map(Vec::as_slice)
+    pub(crate) fn roots(&self, trust_domain: &TrustDomain) -> Option<&Roots> {
+        self.roots.get(trust_domain)
     }
 
     pub(crate) fn is_expired(&self, now: UnixTime) -> bool {
@@ -246,23 +251,63 @@ impl Material {
     }
 }
 
-fn anchors_of(
-    bundles: impl IntoIterator<Item = Bundle>,
-) -> Result<BTreeMap<TrustDomain, Vec<TrustAnchor<'static>>>, MaterialError> {
-    let mut anchors = BTreeMap::<TrustDomain, Vec<TrustAnchor<'static>>>::new();
-    for Bundle { trust_domain, authorities } in bundles {
-        let of_domain = anchors.entry(trust_domain.clone()).or_default();
-        if of_domain.len() + authorities.len() > CERTIFICATES_MAX {
+/// The roots of one trust domain, ready for path building.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Roots {
+    anchors: Vec<TrustAnchor<'static>>,
+    /// The last second at which each is valid, in the same order. An anchor does not say.
+    not_after: Vec<u64>,
+}
+
+impl Roots {
+    pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.anchors
+    }
+
+    /// Whether `anchor`, which is one of these, is no longer valid.
+    pub(crate) fn has_expired(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> bool {
+        let at = self.anchors.iter().position(|own| own == anchor);
+        at.and_then(|at| self.not_after.get(at)).is_none_or(|end| now.as_secs() > *end)
+    }
+
+    fn add(&mut self, trust_domain: &TrustDomain, root: &[u8]) -> Result<(), MaterialError> {
+        if self.anchors.len() == CERTIFICATES_MAX {
             return Err(MaterialError::TooMany { max: CERTIFICATES_MAX });
         }
+        let root = CertificateDer::from(root);
+        let unreadable =
+            |source| MaterialError::Root { trust_domain: trust_domain.clone(), source };
+        let anchor = webpki::anchor_from_trusted_cert(&root).map_err(unreadable)?;
+        // A certificate that may not sign would vouch for itself.
+        let not_after = profile::read_root(&root)
+            .ok()
+            .flatten()
+            .ok_or_else(|| MaterialError::NoAuthority(trust_domain.clone()))?;
+        self.anchors.push(anchor.to_owned());
+        self.not_after.push(not_after);
+        Ok(())
+    }
+}
+
+/// The roots by trust domain. What another domain publishes must not be able to end our own
+/// identity, so a root of another domain that cannot be used is left out, and said.
+fn roots_of(
+    bundles: impl IntoIterator<Item = Bundle>,
+    own: &TrustDomain,
+) -> Result<BTreeMap<TrustDomain, Roots>, MaterialError> {
+    let mut roots = BTreeMap::<TrustDomain, Roots>::new();
+    for Bundle { trust_domain, authorities } in bundles {
+        let of_domain = roots.entry(trust_domain.clone()).or_default();
         for root in &authorities {
-            let anchor = webpki::anchor_from_trusted_cert(root).map_err(|source| {
-                MaterialError::Root { trust_domain: trust_domain.clone(), source }
-            })?;
-            of_domain.push(anchor.to_owned());
+            match of_domain.add(&trust_domain, root) {
+                Err(error) if trust_domain != *own => {
+                    tracing::warn!(%trust_domain, %error, "root is not used");
+                }
+                added => added?,
+            }
         }
     }
-    Ok(anchors)
+    Ok(roots)
 }
 
 fn certificates(
@@ -281,7 +326,7 @@ impl fmt::Debug for Material {
         f.debug_struct("Material")
             .field("spiffe_id", &self.spiffe_id)
             .field("not_after", &self.not_after)
-            .field("trust_domains", &self.anchors.keys().collect::<Vec<_>>())
+            .field("trust_domains", &self.roots.keys().collect::<Vec<_>>())
             .field("revision", &self.revision)
             .finish_non_exhaustive()
     }

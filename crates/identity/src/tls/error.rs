@@ -7,7 +7,7 @@ use std::sync::Arc;
 use convoke_model::{SpiffeId, TrustDomain};
 use rustls::{AlertDescription, CertificateError, OtherError};
 
-use crate::profile::ProfileError;
+use crate::profile::{AuthorityError, ProfileError};
 
 /// Why a peer was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,14 @@ pub enum PeerError {
         spiffe_id: SpiffeId,
         /// What the verifier said.
         source: webpki::Error,
+    },
+    /// A certificate above the SVID may not vouch for it.
+    #[error("a certificate above that of `{spiffe_id}` may not vouch for it")]
+    UnfitAuthority {
+        /// Who the peer says it is, unverified.
+        spiffe_id: SpiffeId,
+        /// Why not.
+        source: AuthorityError,
     },
     /// The peer sent more certificates than are looked at.
     #[error("the peer sent more than {max} certificates")]
@@ -71,6 +79,7 @@ impl PeerError {
             Self::WrongId { found: spiffe_id, .. }
             | Self::UntrustedDomain { spiffe_id }
             | Self::UntrustedChain { spiffe_id, .. }
+            | Self::UnfitAuthority { spiffe_id, .. }
             | Self::Expired { spiffe_id }
             | Self::NotYetValid { spiffe_id } => Some(spiffe_id.trust_domain()),
             Self::ChainTooLong { .. } | Self::Profile(_) | Self::OwnExpired { .. } => None,

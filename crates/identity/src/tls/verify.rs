@@ -1,17 +1,19 @@
 //! The check of the peer's certificate, the same for both directions.
 
-use convoke_model::SpiffeId;
+use std::cell::Cell;
+
+use convoke_model::{SpiffeId, TrustDomain};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::verify_tls13_signature;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, PeerIncompatible, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::error::PeerError;
 use super::provider;
-use crate::material::Material;
-use crate::profile;
+use crate::material::{Material, Roots};
+use crate::profile::{self, AuthorityError};
 use crate::source::Current;
 
 /// Most certificates that a peer may send beside its SVID. SPIRE sends one or two.
@@ -59,19 +61,47 @@ pub(super) fn verify(
         return Err(PeerError::ChainTooLong { max: INTERMEDIATES_MAX + 1 });
     }
     let spiffe_id = profile::read(leaf)?.spiffe_id;
-    let Some(anchors) = material.anchors(&spiffe_id.trust_domain()) else {
+    let trust_domain = spiffe_id.trust_domain();
+    let Some(roots) = material.roots(&trust_domain) else {
         return Err(PeerError::UntrustedDomain { spiffe_id });
     };
     let algorithms = provider().signature_verification_algorithms.all;
+    // Of a path whose signatures are good, and that is still no path.
+    let unfit = Cell::new(None);
+    let check_path = |path: &VerifiedPath<'_>| {
+        check_authorities(path, roots, &trust_domain, now).map_err(|error| {
+            unfit.set(Some(error));
+            webpki::Error::UnknownIssuer
+        })
+    };
     let checked = EndEntityCert::try_from(leaf).and_then(|leaf| {
-        leaf.verify_for_usage(algorithms, anchors, intermediates, now, usage, None, None).map(drop)
+        let (anchors, check_path) = (roots.anchors(), Some(&check_path as _));
+        leaf.verify_for_usage(algorithms, anchors, intermediates, now, usage, None, check_path)
+            .map(drop)
     });
+    if let (Err(_), Some(source)) = (&checked, unfit.take()) {
+        return Err(PeerError::UnfitAuthority { spiffe_id, source });
+    }
     match checked {
         Ok(()) => Ok(spiffe_id),
         Err(webpki::Error::CertExpired { .. }) => Err(PeerError::Expired { spiffe_id }),
         Err(webpki::Error::CertNotValidYet { .. }) => Err(PeerError::NotYetValid { spiffe_id }),
         Err(source) => Err(PeerError::UntrustedChain { spiffe_id, source }),
     }
+}
+
+/// Checks what path building does not: that every authority may sign for the trust domain, and that
+/// the root has not expired.
+fn check_authorities(
+    path: &VerifiedPath<'_>,
+    roots: &Roots,
+    trust_domain: &TrustDomain,
+    now: UnixTime,
+) -> Result<(), AuthorityError> {
+    for authority in path.intermediate_certificates() {
+        profile::check_authority(&authority.der(), trust_domain)?;
+    }
+    if roots.has_expired(path.anchor(), now) { Err(AuthorityError::Expired) } else { Ok(()) }
 }
 
 impl ClientCertVerifier for Callers {
