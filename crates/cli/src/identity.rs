@@ -1,14 +1,17 @@
-//! `convoke identity`: the embedded issuer, and a look at what an issuer gives.
+//! `convoke identity`: the embedded issuer, its entries, and a look at what an issuer gives.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use convoke::chain;
-use convoke::identity::issuer::{Issuer, IssuerConfig, IssuerError};
+use convoke::identity::issuer::{
+    AdminClient, AdminError, Entry as Registered, Issuer, IssuerConfig, IssuerError, Refusal,
+    Registration, harden_process,
+};
 use convoke::serve::{Environment, Format, log_to_stderr};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::args::{IdentityServe, IdentityShow};
+use crate::args::{self, Entry, IdentityServe, IdentityShow};
 use crate::exit::{Code, Failure};
 use crate::paint::say;
 use crate::{call, signals};
@@ -24,10 +27,15 @@ pub(crate) async fn serve(options: IdentityServe) -> Result<(), Failure> {
     let trust_domain = options.trust_domain.clone();
     let mut config = IssuerConfig::new(options.trust_domain, data_dir.clone(), options.socket);
     config.svid_ttl = options.ttl;
-    let fail = |error: IssuerError| Failure::new(Code::Failure, chain(&error));
-    let issuer = Issuer::open(config).map_err(fail)?;
+    config.jwt_svid_ttl = options.jwt_ttl;
+    config.ca_ttl = options.ca_ttl;
+    config.federate = options.federate;
+    // Before there is a key in memory.
+    harden_process()
+        .map_err(|error| Failure::new(Code::Failure, format_args!("guard the process: {error}")))?;
+    let issuer = Issuer::open(config).map_err(|error| not_issuing(&error))?;
     let shutdown = signals::shutdown(options.until_stdin_ends);
-    let bound = issuer.bind().await.map_err(fail)?;
+    let bound = issuer.bind().await.map_err(|error| not_issuing(&error))?;
     tracing::info!(
         trust_domain = %trust_domain,
         socket = %bound.socket().display(),
@@ -37,6 +45,17 @@ pub(crate) async fn serve(options: IdentityServe) -> Result<(), Failure> {
     tracing::info!(admin_socket = %bound.admin_socket().display(), "{}", bound.rule());
     bound.serve(shutdown).await;
     Ok(())
+}
+
+fn not_issuing(error: &IssuerError) -> Failure {
+    let option = match error {
+        IssuerError::SvidTtl { .. } => "--ttl",
+        IssuerError::CaTtl { .. } => "--ttl or --ca-ttl",
+        IssuerError::JwtSvidTtl { .. } => "--jwt-ttl",
+        IssuerError::Federated { .. } => "--federate",
+        _ => return Failure::new(Code::Failure, chain(error)),
+    };
+    Failure::new(Code::Usage, chain(error)).hint(format!("change {option}"))
 }
 
 fn data_dir(trust_domain: &str) -> Result<PathBuf, Failure> {
@@ -69,4 +88,89 @@ pub(crate) async fn show(options: IdentityShow) -> Result<(), Failure> {
         say(format!("trusts      spiffe://{domain}"));
     }
     Ok(())
+}
+
+/// `convoke identity entry …`
+pub(crate) async fn entry(command: Entry) -> Result<(), Failure> {
+    match command {
+        Entry::Add(options) => {
+            let (spiffe_id, selectors, ttl) = (options.spiffe_id, options.selector, options.ttl);
+            let asked = Registration { spiffe_id, selectors, ttl };
+            let added = client(&options.issuer).add(&asked).await;
+            let added = added.map_err(|error| not_administered(&error))?;
+            report(&options.issuer, &added, "added")
+        }
+        Entry::List(options) => {
+            let entries = client(&options.issuer).list().await;
+            let entries = entries.map_err(|error| not_administered(&error))?;
+            if options.issuer.json {
+                return print(
+                    &json!({ "entries": entries.iter().map(as_json).collect::<Vec<_>>() }),
+                );
+            }
+            if entries.is_empty() {
+                say("no entries");
+            }
+            entries.iter().for_each(|entry| say(in_words(entry)));
+            Ok(())
+        }
+        Entry::Rm(options) => {
+            let removed = client(&options.issuer).remove(options.entry).await;
+            let removed = removed.map_err(|error| not_administered(&error))?;
+            report(&options.issuer, &removed, "removed")
+        }
+    }
+}
+
+fn client(issuer: &args::Issuer) -> AdminClient {
+    // The variable of the environment is a URL, as SPIFFE has it.
+    let path = issuer.socket.strip_prefix("unix://").unwrap_or(&issuer.socket);
+    AdminClient::new(Path::new(path), issuer.issuer_uid)
+}
+
+fn report(issuer: &args::Issuer, entry: &Registered, what: &str) -> Result<(), Failure> {
+    if issuer.json {
+        return print(&as_json(entry));
+    }
+    say(format!("{what} entry {}", in_words(entry)));
+    Ok(())
+}
+
+fn print(report: &Value) -> Result<(), Failure> {
+    let text = format!("{report}\n");
+    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())?;
+    Ok(())
+}
+
+fn as_json(entry: &Registered) -> Value {
+    let Registration { spiffe_id, selectors, ttl } = &entry.registration;
+    json!({
+        "id": entry.id,
+        "spiffe_id": spiffe_id.as_str(),
+        "selectors": selectors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "ttl_seconds": ttl.map(|ttl| ttl.as_secs()),
+    })
+}
+
+fn in_words(entry: &Registered) -> String {
+    let Registration { spiffe_id, selectors, ttl } = &entry.registration;
+    let selectors: Vec<_> = selectors.iter().map(ToString::to_string).collect();
+    let ttl = ttl.map(|ttl| format!("  ttl {} s", ttl.as_secs())).unwrap_or_default();
+    format!("{}  {spiffe_id}  {}{ttl}", entry.id, selectors.join(" "))
+}
+
+fn not_administered(error: &AdminError) -> Failure {
+    let code = match error {
+        AdminError::Unreachable { .. } => Code::Unreachable,
+        AdminError::NotPermitted { .. } => Code::Refused,
+        AdminError::WrongOwner { .. } => Code::WrongPeer,
+        AdminError::TimedOut { .. } => Code::TimedOut,
+        AdminError::Refused { kind, .. } => match kind {
+            Refusal::Invalid => Code::Usage,
+            Refusal::NotPermitted => Code::Refused,
+            Refusal::Exists | Refusal::NotFound | Refusal::Failed => Code::Failure,
+        },
+        AdminError::Protocol { .. } => Code::Failure,
+    };
+    Failure::new(code, chain(error))
 }

@@ -48,6 +48,9 @@ fn run(cli: Cli, paint: Paint) -> Result<(), Failure> {
         Command::Identity(Identity::Show(options)) => {
             one_thread()?.block_on(identity::show(options))
         }
+        Command::Identity(Identity::Entry(command)) => {
+            one_thread()?.block_on(identity::entry(command))
+        }
         Command::Completions(options) => {
             let mut script = Vec::new();
             clap_complete::generate(options.shell, &mut Cli::command(), "convoke", &mut script);

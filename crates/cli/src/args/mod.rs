@@ -1,10 +1,16 @@
 //! The command line: what can be asked, with an example for each.
 
+mod identity;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use convoke::{SpiffeId, TrustDomain};
+use convoke::SpiffeId;
+
+pub(crate) use identity::{
+    Entry, Identity, IdentityServe, IdentityShow, Issuer,
+};
 
 /// Where a Workload API is looked for when nothing names one. Source: the first seed.
 pub(crate) const SOCKET_DEFAULT: &str = "/tmp/spire-agent/public/api.sock";
@@ -212,51 +218,6 @@ pub(crate) struct Validate {
     /// The configuration
     #[arg(value_name = "CONFIG", required = true)]
     pub(crate) configs: Vec<PathBuf>,
-    /// Report as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Identity {
-    /// Issue identities to processes of this machine, as a SPIRE agent does
-    #[command(after_help = "\
-Example:
-  convoke identity serve --trust-domain example.org")]
-    Serve(IdentityServe),
-    /// Show the identity that this process is given
-    #[command(after_help = "\
-Example:
-  convoke identity show --identity spiffe://example.org/document-worker")]
-    Show(IdentityShow),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct IdentityServe {
-    /// The trust domain to issue for
-    #[arg(long, value_name = "NAME")]
-    pub(crate) trust_domain: TrustDomain,
-    /// Where to answer
-    #[arg(long, value_name = "PATH", default_value = SOCKET_DEFAULT)]
-    pub(crate) socket: PathBuf,
-    /// Where the authority's key is kept [default: the state directory of this user]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
-    /// How long a certificate is good for; it is renewed at half of that
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
-    pub(crate) ttl: Duration,
-    /// End when standard input does, so that the issuer does not outlive its parent
-    #[arg(long, hide = true)]
-    pub(crate) until_stdin_ends: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct IdentityShow {
-    /// The trust domain, when --identity does not name it
-    #[arg(long, value_name = "NAME", required_unless_present = "identity")]
-    pub(crate) trust_domain: Option<TrustDomain>,
-    #[command(flatten)]
-    pub(crate) as_who: AsWho,
     /// Report as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::world::World;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 16] = [
     "",
     "demo",
     "serve",
@@ -16,11 +16,15 @@ const COMMANDS: [&str; 12] = [
     "identity",
     "identity serve",
     "identity show",
+    "identity entry",
+    "identity entry add",
+    "identity entry list",
+    "identity entry rm",
     "completions",
 ];
 
 /// Commands that only hold others, which have the examples.
-const GROUPS: [&str; 3] = ["", "card", "identity"];
+const GROUPS: [&str; 4] = ["", "card", "identity", "identity entry"];
 
 #[test]
 fn help_is_as_recorded_and_has_examples() {

@@ -18,6 +18,7 @@
 
 mod audit;
 mod demo;
+mod entries;
 mod golden;
 mod hostile;
 mod lifecycle;
