@@ -50,10 +50,10 @@ impl Enrolments {
         Ok(true)
     }
 
-    /// Ends all enrolments, and says how many processes had one.
+    /// Ends all enrolments, and says how many running processes had one.
     pub(super) fn clear(&self) -> usize {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *ids).len()
+        std::mem::take(&mut *ids).keys().filter(|process| process.is_alive()).count()
     }
 
     /// The identities of `process`, in the order in which it enrolled. A process that has ended has
@@ -110,5 +110,8 @@ mod tests {
         assert_eq!(enrolments.add(process, id(1)), Ok(true));
         assert_eq!(enrolments.ids.lock().unwrap().len(), 1);
         assert_eq!(enrolments.of(&process), [id(1)]);
+        assert_eq!(enrolments.add(dead(1), id(1)), Ok(true));
+        assert_eq!(enrolments.clear(), 1);
+        assert_eq!(enrolments.of(&process), []);
     }
 }
