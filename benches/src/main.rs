@@ -6,6 +6,7 @@ mod ceiling;
 mod child;
 mod contender;
 mod cores;
+mod costs;
 mod decision;
 mod handshake;
 mod load;
@@ -40,6 +41,7 @@ fn main() -> Result<()> {
         Some(Command::Load(options)) => load(&options),
         Some(Command::Trial(options)) => trial::run(&options, &binary(options.binary.as_deref())?),
         Some(Command::Agent { config }) => trial::agent::serve(&config),
+        Some(Command::Collector) => ceiling::collector::run(),
         Some(Command::CeilHttp { answer }) => ceiling::http::run(&answer),
         Some(Command::CeilTls { answer, identity }) => ceiling::tls::run(&answer, &identity),
         Some(Command::Decide { rego }) => decision::process(rego),
@@ -70,6 +72,7 @@ fn bench(options: &Options) -> Result<()> {
         apart: options.apart,
         run_seconds: pace.run.as_secs_f64(),
         unary: None,
+        costs: None,
         decisions: None,
         handshakes: None,
         starts: None,
@@ -78,6 +81,9 @@ fn bench(options: &Options) -> Result<()> {
     if measure(Part::Unary, "unary calls")? {
         let calls = || unary::measure(&stage, pace);
         report.unary = Some(if options.apart { stage.apart(calls) } else { calls() }?);
+    }
+    if measure(Part::Costs, "what policy, audit and tracing add")? {
+        report.costs = Some(costs::measure(&stage, pace)?);
     }
     if measure(Part::Policy, "policy decisions")? {
         report.decisions = Some(decision::measure(pace)?);

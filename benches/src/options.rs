@@ -24,6 +24,8 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Agent { config: PathBuf },
     #[command(hide = true)]
+    Collector,
+    #[command(hide = true)]
     CeilHttp { answer: PathBuf },
     #[command(hide = true)]
     CeilTls { answer: PathBuf, identity: PathBuf },
@@ -111,6 +113,8 @@ pub(crate) enum TrialKind {
 pub(crate) enum Part {
     /// Calls on both listeners, and the memory of a worker
     Unary,
+    /// What policy, audit and tracing add to a call
+    Costs,
     /// Policy decisions
     Policy,
     /// TLS handshakes

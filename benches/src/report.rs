@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::costs::Cost;
 use crate::decision::Decisions;
 use crate::handshake::Handshakes;
 use crate::machine::Machine;
@@ -27,6 +28,7 @@ pub(crate) struct Report {
     pub(crate) apart: bool,
     pub(crate) run_seconds: f64,
     pub(crate) unary: Option<Unary>,
+    pub(crate) costs: Option<Vec<Cost>>,
     pub(crate) decisions: Option<Vec<Decisions>>,
     pub(crate) handshakes: Option<Handshakes>,
     pub(crate) starts: Option<Starts>,
@@ -86,6 +88,14 @@ impl Report {
         )?;
         if let Some(unary) = &self.unary {
             unary_table(&mut out, unary)?;
+        }
+        if let Some(costs) = &self.costs {
+            table(&mut out, &["mTLS, 64 connections", "server CPU a call", "beside all"])?;
+            for Cost { what, server_cpu_us, beside_all } in costs {
+                let beside = beside_all.as_ref().map_or("1".to_owned(), ToString::to_string);
+                writeln!(out, "| {what} | {server_cpu_us} µs | {beside} |")?;
+            }
+            writeln!(out)?;
         }
         if let Some(decisions) = &self.decisions {
             decision_table(&mut out, decisions)?;

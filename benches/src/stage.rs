@@ -55,6 +55,23 @@ pub(crate) enum Level {
     Info,
 }
 
+/// What a worker does beside answering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Duties<'a> {
+    /// Evaluates a policy; without, everything is allowed.
+    pub(crate) policy: bool,
+    /// Keeps a record on disk; without, records are made and written to nowhere.
+    pub(crate) audit: bool,
+    /// Sends a span of each request to this collector.
+    pub(crate) collector: Option<&'a str>,
+}
+
+impl Default for Duties<'_> {
+    fn default() -> Self {
+        Self { policy: true, audit: true, collector: None }
+    }
+}
+
 /// Which listener of a worker is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Door {
@@ -139,9 +156,20 @@ impl Stage {
 
     /// Starts a worker and waits until it listens.
     pub(crate) fn worker(&self, name: &'static str, door: Door, level: Level) -> Result<Contender> {
+        self.worker_with(name, door, level, Duties::default())
+    }
+
+    /// As [`Self::worker`], with other duties than the usual ones.
+    pub(crate) fn worker_with(
+        &self,
+        name: &'static str,
+        door: Door,
+        level: Level,
+        duties: Duties<'_>,
+    ) -> Result<Contender> {
         let (log, audit) =
             (self.path(&format!("{name}.log")), self.path(&format!("{name}.audit.jsonl")));
-        let mut command = self.command(name, door, level)?;
+        let mut command = self.command_with(name, door, level, duties)?;
         command.stderr(log_file(&log)?);
         let mut child = Child::start(&mut command)?;
         let started = child.logged(&log, "Agent server started")?;
@@ -153,11 +181,25 @@ impl Stage {
                 Target { addr, tls: None }
             }
         };
-        Ok(Contender::worker(name, target, child, audit, log))
+        Ok(match duties.audit {
+            true => Contender::worker(name, target, child, audit, log),
+            // What it does not keep cannot be compared with what it answered.
+            false => Contender::ceiling(name, target, child),
+        })
     }
 
     /// How a worker is started; where its log goes is left open.
     pub(crate) fn command(&self, name: &str, door: Door, level: Level) -> Result<Command> {
+        self.command_with(name, door, level, Duties::default())
+    }
+
+    fn command_with(
+        &self,
+        name: &str,
+        door: Door,
+        level: Level,
+        duties: Duties<'_>,
+    ) -> Result<Command> {
         let policy = match door {
             Door::Mesh => STRICT_POLICY,
             Door::Dev => ANONYMOUS_POLICY,
@@ -165,15 +207,22 @@ impl Stage {
         let policy_file = format!("{name}.rego");
         std::fs::write(self.path(&policy_file), policy)?;
         let config = self.path(&format!("{name}.yaml"));
-        let audit = self.path(&format!("{name}.audit.jsonl"));
-        // JSON is YAML too.
-        let text = json!({
-            "identity": { "spiffe_id": WORKER, "spire_socket": self.path("api.sock") },
-            "authorization": {
+        let audit = match duties.audit {
+            true => self.path(&format!("{name}.audit.jsonl")),
+            false => PathBuf::from("/dev/null"),
+        };
+        let authorization = match duties.policy {
+            true => json!({
                 "default_policy": "deny_all",
                 "policy_path": self.directory.path(),
                 "policy_file": policy_file,
-            },
+            }),
+            false => json!({ "default_policy": "allow_all" }),
+        };
+        // JSON is YAML too.
+        let mut text = json!({
+            "identity": { "spiffe_id": WORKER, "spire_socket": self.path("api.sock") },
+            "authorization": authorization,
             "server": { "host": "127.0.0.1", "port": 0 },
             "observability": {
                 "logging": { "level": level.as_str(), "format": "json" },
@@ -182,6 +231,10 @@ impl Stage {
             },
             "metadata": { "name": "Document Worker Agent", "version": "1.0.0" },
         });
+        if let Some(endpoint) = duties.collector {
+            text["observability"]["tracing"] =
+                json!({ "enabled": true, "otlp_endpoint": endpoint, "sampling_rate": 1.0 });
+        }
         std::fs::write(&config, text.to_string())?;
         let mut command = cores::server(&self.binary, self.apart.get());
         command.args(["serve", "--agent", "document-worker", "--until-stdin-ends"]);
@@ -204,6 +257,15 @@ impl Stage {
         let worker = SpiffeId::parse(WORKER)?;
         let tls = tls::client_config(&self.source, &worker, &[b"http/1.1"])?;
         Ok(Target { addr, tls: Some(tls) })
+    }
+
+    /// Starts a collector that takes spans and forgets them; gives it and its address.
+    pub(crate) fn collector(&self) -> Result<(Child, String)> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("collector").stdout(Stdio::piped());
+        let mut child = Child::start(&mut command)?;
+        let endpoint = format!("http://{}", child.lines()?.next()?);
+        Ok((child, endpoint))
     }
 
     /// Starts `ceil_http`, which answers `answer`.

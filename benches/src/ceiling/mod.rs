@@ -3,6 +3,7 @@
 //! Each is what a careful programmer would write by hand for this one exchange. They run as
 //! processes of their own, so that their CPU time is theirs alone.
 
+pub(crate) mod collector;
 pub(crate) mod http;
 pub(crate) mod tls;
 
