@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 pub use convoke_agent::{Agent, Host, HostError};
 pub use convoke_node::config::{Config, ConfigError, Environment};
-use convoke_node::observe::logging::{FILTER_VARIABLE, LogError, subscriber};
+use convoke_node::observe::logging::{FILTER_VARIABLE, LogError, LogExporter, subscriber};
 pub use convoke_node::observe::logging::{Format, LogGuard, LogOptions};
+use convoke_node::observe::otlp::OtlpError;
 pub use convoke_node::{Node, NodeOptions, StartError, Summary, load_policy};
 use tokio_util::sync::CancellationToken;
 
@@ -66,13 +67,15 @@ pub fn main<A: Agent>(agent: A) -> ExitCode {
 /// configuration, the policy and the identity are good.
 pub async fn run(config: &Path, host: Host, options: ServeOptions) -> Result<(), ServeError> {
     let (config, warnings) = load(config)?;
-    let logging = &config.observability.logging;
-    let _guard = log_to_stderr(logging.format, logging.level)?;
+    let (_guard, exporter) = log(&config)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let node = Node::start(config, host, NodeOptions { dev: options.dev }).await?;
     node.run(options.shutdown).await;
+    if let Some(exporter) = exporter {
+        exporter.close().await;
+    }
     Ok(())
 }
 
@@ -97,11 +100,35 @@ pub fn check(config: &Path) -> Result<(), ServeError> {
 /// [`ServeError::Log`] if the filter cannot be read, [`ServeError::LogTaken`] if there is a log
 /// already.
 pub fn log_to_stderr(format: Format, level: tracing::Level) -> Result<LogGuard, ServeError> {
+    install(LogOptions { format, level, ..LogOptions::default() })
+}
+
+/// Sends this process's log where the configuration says.
+fn log(config: &Config) -> Result<(LogGuard, Option<LogExporter>), ServeError> {
+    let logging = &config.observability.logging;
+    let agent = config.agent_config().metadata;
+    let exporter = match &config.observability.tracing {
+        Some(tracing) if tracing.logs => {
+            Some(LogExporter::start(tracing, &agent.name, &agent.version)?)
+        }
+        _ => None,
+    };
+    let guard = install(LogOptions {
+        format: logging.format,
+        level: logging.level,
+        sampling_rate: logging.sampling_rate,
+        redact: logging.redact.clone(),
+        export: exporter.as_ref().map(LogExporter::lines),
+        ..LogOptions::default()
+    })?;
+    Ok((guard, exporter))
+}
+
+fn install(options: LogOptions) -> Result<LogGuard, ServeError> {
     let options = LogOptions {
-        format,
-        level,
         filter: std::env::var(FILTER_VARIABLE).ok(),
         colour: std::io::stderr().is_terminal(),
+        ..options
     };
     let (subscriber, guard) = subscriber(&options, std::io::stderr())?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| ServeError::LogTaken)?;
@@ -126,6 +153,9 @@ pub enum ServeError {
     /// The node did not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Log lines cannot be sent to the collector that the configuration names.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// The log cannot be written as it should.
     #[error("logging: {0}")]
     Log(#[from] LogError),
@@ -153,7 +183,7 @@ impl ServeError {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Config(_) => true,
+            Self::Config(_) | Self::Otlp(_) => true,
             Self::Start(error) => error.is_configuration(),
             Self::Agent(_) | Self::Log(_) | Self::LogTaken | Self::Runtime(_) => false,
         }

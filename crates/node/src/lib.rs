@@ -30,5 +30,6 @@ pub mod routes;
 mod service;
 mod sparse;
 mod tasks;
+mod web_pki;
 
 pub use node::{Node, NodeOptions, StartError, Summary, load_policy};

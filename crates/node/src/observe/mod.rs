@@ -1,4 +1,4 @@
-//! What a node shows of itself: log lines, metrics and health.
+//! What a node shows of itself: log lines, metrics, spans, audit and health.
 //!
 //! Nothing here is global: a subscriber, a registry and a health value belong to one node, so
 //! that many nodes fit in one process.
@@ -7,3 +7,5 @@ pub(crate) mod audit;
 pub mod health;
 pub mod logging;
 pub mod metrics;
+pub mod otlp;
+pub(crate) mod trace;

@@ -1,15 +1,19 @@
 //! The layer between tracing and the lines.
 
 use std::cell::RefCell;
+use std::time::SystemTime;
 
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
 
 use super::LINE_BYTES_MAX;
-use super::fields::{Fields, Recorder};
+use super::export::LogExport;
+use super::fields::{Fields, Recorder, SecretNames};
 use super::line::{Line, Style};
+use super::redact::Redactor;
+use super::sampling::{Held, Sampling};
 use super::sink::Sink;
 
 thread_local! {
@@ -22,7 +26,9 @@ struct Scratch {
     fields: Fields,
     message: String,
     raw: String,
+    clean: String,
     line: String,
+    secret_names: SecretNames,
 }
 
 /// Writes one line per event. One of these belongs to one subscriber, because the rendered fields
@@ -30,6 +36,9 @@ struct Scratch {
 pub(super) struct Lines {
     pub(super) style: Style,
     pub(super) sink: Sink,
+    pub(super) redactor: Redactor,
+    pub(super) sampling: Sampling,
+    pub(super) export: Option<LogExport>,
 }
 
 /// The rendered fields of a span.
@@ -39,10 +48,17 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
         let mut fields = Fields::default();
-        let mut raw = String::new();
-        attributes.record(&mut self.recorder(&mut fields, &mut raw));
-        if !fields.is_empty() {
-            span.extensions_mut().replace(SpanFields(fields));
+        self.with_scratch(|scratch| {
+            attributes.record(&mut self.recorder(&mut fields, scratch));
+        });
+        if fields.is_empty() {
+            return;
+        }
+        let held = fields.value("trace_id").and_then(|trace_id| self.sampling.hold(trace_id));
+        let mut extensions = span.extensions_mut();
+        extensions.replace(SpanFields(fields));
+        if let Some(held) = held {
+            extensions.replace(held);
         }
     }
 
@@ -50,8 +66,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         let Some(span) = context.span(id) else { return };
         // Rendered before the span is locked: a value's `Debug` may log in this very span.
         let mut added = Fields::default();
-        let mut raw = String::new();
-        values.record(&mut self.recorder(&mut added, &mut raw));
+        self.with_scratch(|scratch| values.record(&mut self.recorder(&mut added, scratch)));
         let mut extensions = span.extensions_mut();
         match extensions.get_mut::<SpanFields>() {
             Some(SpanFields(fields)) => fields.absorb(&added),
@@ -62,57 +77,117 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let written = SCRATCH.try_with(|scratch| {
-            let mut scratch = scratch.try_borrow_mut().ok()?;
-            self.write(event, &context, &mut scratch);
-            Some(())
-        });
-        // The buffers are taken when a field's `Debug` logs while it is being logged, and gone
-        // when a thread logs at its very end.
-        if !matches!(written, Ok(Some(()))) {
-            self.write(event, &context, &mut Scratch::default());
-        }
+        self.with_scratch(|scratch| self.write(event, &context, scratch));
     }
 }
 
 impl Lines {
-    fn recorder<'a>(&self, fields: &'a mut Fields, raw: &'a mut String) -> Recorder<'a> {
-        Recorder { style: self.style, fields, message: None, raw }
+    /// Lends this thread's buffers, or new ones: they are taken when a field's `Debug` logs while it
+    /// is being logged, and gone when a thread logs at its very end.
+    fn with_scratch(&self, mut work: impl FnMut(&mut Scratch)) {
+        let done = SCRATCH.try_with(|scratch| {
+            let mut scratch = scratch.try_borrow_mut().ok()?;
+            work(&mut scratch);
+            Some(())
+        });
+        if !matches!(done, Ok(Some(()))) {
+            work(&mut Scratch::default());
+        }
+    }
+
+    /// Records into `fields` with the buffers of `scratch` that are not in use for the line.
+    fn recorder<'a>(&'a self, fields: &'a mut Fields, scratch: &'a mut Scratch) -> Recorder<'a> {
+        Recorder {
+            style: self.style,
+            redactor: &self.redactor,
+            secret_names: &mut scratch.secret_names,
+            fields,
+            message: None,
+            raw: &mut scratch.raw,
+            clean: &mut scratch.clean,
+        }
     }
 
     fn write<S>(&self, event: &Event<'_>, context: &Context<'_, S>, scratch: &mut Scratch)
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let Scratch { fields, message, raw, line: out } = scratch;
+        let Scratch { fields, message, raw, clean, line: out, secret_names } = scratch;
         fields.clear();
         message.clear();
-        let mut recorder = self.recorder(fields, raw);
-        recorder.message = Some(message);
-        event.record(&mut recorder);
+        event.record(&mut Recorder {
+            style: self.style,
+            redactor: &self.redactor,
+            secret_names,
+            fields,
+            message: Some(message),
+            raw,
+            clean,
+        });
 
-        let mut line = Line::begin(self.style, out, *event.metadata().level(), message);
-        line.fields(fields, |_| false);
+        let (at, metadata) = (SystemTime::now(), event.metadata());
+        let mut line = Line::begin(self.style, out, at, *metadata.level(), message);
+        line.all(fields);
         let mut has_logger = fields.has("logger");
-        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        let spans = context.event_scope(event).into_iter().flat_map(|scope| scope.from_root());
+        let mut spans = spans.peekable();
+        while let Some(span) = spans.next() {
             let extensions = span.extensions();
             let Some(SpanFields(outer)) = extensions.get() else { continue };
             has_logger |= outer.has("logger");
+            let is_innermost = spans.peek().is_none();
+            if is_innermost && !outer.meets(fields) {
+                line.all(outer);
+                continue;
+            }
             // The innermost value of a name is the one that is true for the event.
             line.fields(outer, |name| {
                 fields.has(name) || has_inner(context, event, &span.id(), name)
             });
         }
-        line.end((!has_logger).then_some(event.metadata().target()));
-        self.sink.write_line(out.as_bytes());
+        line.end((!has_logger).then_some(metadata.target()));
+
+        let went_wrong = *metadata.level() <= Level::WARN || fields.has("error");
+        match self.sampling.is_on().then(|| context.event_scope(event)).flatten() {
+            Some(mut scope) => match scope.find(is_held) {
+                Some(span) => {
+                    if let Some(held) = span.extensions().get::<Held>() {
+                        held.take(out.as_bytes(), went_wrong, &self.sink);
+                    }
+                }
+                None => self.sink.write_line(out.as_bytes(), went_wrong),
+            },
+            None => self.sink.write_line(out.as_bytes(), went_wrong),
+        }
+        if let Some(export) = &self.export {
+            let scope = context.event_scope(event).into_iter().flatten();
+            let mut all: Vec<(&'static str, String)> =
+                fields.values().map(|(name, value)| (name, value.to_owned())).collect();
+            for span in scope {
+                let extensions = span.extensions();
+                let Some(SpanFields(outer)) = extensions.get() else { continue };
+                for (name, value) in outer.values() {
+                    if !all.iter().any(|(known, _)| *known == name) {
+                        all.push((name, value.to_owned()));
+                    }
+                }
+            }
+            export.line(at, metadata, message, all);
+        }
 
         fields.shrink();
         message.shrink_to(super::VALUE_BYTES_MAX);
         raw.shrink_to(super::VALUE_BYTES_MAX);
+        clean.shrink_to(super::VALUE_BYTES_MAX);
         if out.capacity() > LINE_BYTES_MAX / 4 {
             *out = String::new();
         }
     }
+}
+
+/// Whether lines are held in this span until it is known how it went.
+fn is_held<S: for<'a> LookupSpan<'a>>(span: &SpanRef<'_, S>) -> bool {
+    span.extensions().get::<Held>().is_some()
 }
 
 /// Whether a span inside of `outer` has a field of that name.
@@ -145,7 +220,7 @@ mod tests {
             }
         }
         let level = tracing::Level::INFO;
-        let options = LogOptions { format: Format::Json, level, filter: None, colour: false };
+        let options = LogOptions { format: Format::Json, level, ..LogOptions::default() };
         let (dispatch, guard) = dispatch(&options, To(sender)).unwrap();
         SCRATCH.with(|scratch| {
             let _held = scratch.borrow_mut();

@@ -3,14 +3,11 @@
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use convoke_model::UnixMillis;
+use convoke_model::{TimestampText, UnixMillis};
 use tracing::Level;
 
 use super::fields::Fields;
 use super::{Format, LINE_BYTES_MAX, escape};
-
-/// Keys that are ours; a field of that name gets an underscore at its end.
-const RESERVED: [&str; 3] = ["timestamp", "level", "message"];
 
 /// How lines look.
 #[derive(Debug, Clone, Copy)]
@@ -28,63 +25,60 @@ pub(super) struct Line<'a> {
 
 impl<'a> Line<'a> {
     /// Begins a line in `out`; `message` has been escaped for the format.
-    pub(super) fn begin(style: Style, out: &'a mut String, level: Level, message: &str) -> Self {
+    pub(super) fn begin(
+        style: Style,
+        out: &'a mut String,
+        at: SystemTime,
+        level: Level,
+        message: &str,
+    ) -> Self {
         out.clear();
-        // Writing to a string does not fail.
-        let _ = match style.format {
+        let time = timestamp(at);
+        match style.format {
             Format::Json => {
-                write!(out, r#"{{"timestamp":"{}","level":"{level}","message":"{message}""#, now())
+                out.push_str("{\"timestamp\":\"");
+                out.push_str(time.as_str());
+                out.push_str("\",\"level\":\"");
+                out.push_str(level.as_str());
+                out.push_str("\",\"message\":\"");
+                out.push_str(message);
+                out.push('"');
             }
             Format::Pretty => {
-                let timestamp = now().to_string();
                 // The time of day is all that a person at a terminal needs.
-                let time = timestamp.get(11..23).unwrap_or(&timestamp);
-                if style.colour {
+                let time = time.as_str().get(11..23).unwrap_or_default();
+                // Writing to a string does not fail.
+                let _ = if style.colour {
                     let colour = colour(level);
                     write!(out, "\x1b[2m{time}\x1b[0m \x1b[{colour}m{level:>5}\x1b[0m {message}")
                 } else {
                     write!(out, "{time} {level:>5} {message}")
-                }
+                };
             }
-        };
+        }
         Self { style, out, cut: false }
     }
 
-    /// Adds the fields whose names `skip` does not refuse.
-    pub(super) fn fields(&mut self, fields: &Fields, skip: impl Fn(&str) -> bool) {
-        for (name, value) in fields.iter() {
-            if !skip(name) {
-                self.field(name, value);
-            }
+    /// Adds all fields, if none of them has to be left out.
+    pub(super) fn all(&mut self, fields: &Fields) {
+        match fields.all() {
+            Some(all) if self.out.len() + all.len() <= LINE_BYTES_MAX => self.out.push_str(all),
+            _ => self.fields(fields, |_| false),
         }
     }
 
-    /// Adds one rendered field, unless the line is long enough already.
-    pub(super) fn field(&mut self, name: &str, value: &str) {
-        if self.out.len() + value.len() > LINE_BYTES_MAX {
-            self.cut = true;
-            return;
-        }
-        let reserved = if RESERVED.contains(&name) { "_" } else { "" };
-        match self.style.format {
-            Format::Json => {
-                self.out.push_str(",\"");
-                escape::push_json(self.out, name);
-                self.out.push_str(reserved);
-                self.out.push_str("\":");
+    /// Adds the fields whose names `skip` does not refuse, as long as the line has room for them.
+    pub(super) fn fields(&mut self, fields: &Fields, skip: impl Fn(&str) -> bool) {
+        for (name, whole) in fields.iter() {
+            if skip(name) {
+                continue;
             }
-            Format::Pretty => {
-                let (dim, plain) =
-                    if self.style.colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
-                self.out.push(' ');
-                self.out.push_str(dim);
-                escape::push_plain(self.out, name);
-                self.out.push_str(reserved);
-                self.out.push('=');
-                self.out.push_str(plain);
+            if self.out.len() + whole.len() > LINE_BYTES_MAX {
+                self.cut = true;
+                continue;
             }
+            self.out.push_str(whole);
         }
-        self.out.push_str(value);
     }
 
     /// Ends the line, naming the part of the program that it came from.
@@ -109,16 +103,19 @@ impl<'a> Line<'a> {
 /// The line that says that lines are missing.
 pub(super) fn dropped(style: Style, count: u64) -> String {
     let mut out = String::new();
-    let mut line = Line::begin(style, &mut out, Level::WARN, "log lines dropped");
-    line.field("count", &count.to_string());
+    let mut fields = Fields::default();
+    fields.push(style, "count", |out| out.push_str(&count.to_string()));
+    let now = SystemTime::now();
+    let mut line = Line::begin(style, &mut out, now, Level::WARN, "log lines dropped");
+    line.all(&fields);
     line.end(Some(module_path!()));
     out
 }
 
-/// The wall clock; a clock before 1970 reads as 1970.
-fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+/// A clock before 1970 reads as 1970.
+fn timestamp(at: SystemTime) -> TimestampText {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)).to_text()
 }
 
 fn colour(level: Level) -> &'static str {

@@ -3,14 +3,17 @@
 //! Fields of the event, then those of its spans, become top-level keys, as in the first seed:
 //! `{"timestamp":"…","level":"INFO","message":"Agent server started","port":8443,"logger":"…"}`.
 //! Whatever a field holds, a line stays one line, bounded, without a character that could move a
-//! terminal's cursor or reorder its text.
+//! terminal's cursor or reorder its text, and without what looks like a secret.
 
 mod escape;
+mod export;
 mod fields;
 mod filter;
 mod json_field;
 mod layer;
 mod line;
+mod redact;
+mod sampling;
 mod sink;
 
 use std::io::Write;
@@ -20,6 +23,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
 pub(crate) use escape::push_plain;
+pub use export::{LogExport, LogExporter};
 pub use filter::FilterError;
 pub use json_field::{JsonField, json_field};
 pub use sink::{FlushError, LogGuard};
@@ -27,7 +31,8 @@ pub use sink::{FlushError, LogGuard};
 /// The environment variable whose text the binary passes as [`LogOptions::filter`].
 pub const FILTER_VARIABLE: &str = "CONVOKE_LOG";
 
-/// Longest text of one value that is written, in bytes before escaping; the rest is cut.
+/// Longest text of one value that is written, in bytes before escaping; the rest is cut, and the
+/// value's length said.
 pub const VALUE_BYTES_MAX: usize = 16 * 1024;
 
 /// Length of a line, in bytes, after which no further field is written to it.
@@ -55,6 +60,32 @@ pub struct LogOptions {
     pub filter: Option<String>,
     /// Whether pretty lines are coloured.
     pub colour: bool,
+    /// Which share of the lines of requests that went well is written, from 0 to 1.
+    ///
+    /// It is chosen by the number of a request's trace, so that all lines of a trace are written or
+    /// none is, at every agent that has the same share. The lines of a request that is not chosen
+    /// wait until it has ended, and are written after all if one of them is a warning or an error,
+    /// or has a field `error`.
+    pub sampling_rate: f64,
+    /// Names of fields, beside those that are always, whose values are not written.
+    pub redact: Vec<String>,
+    /// Where lines are sent too.
+    pub export: Option<LogExport>,
+}
+
+impl Default for LogOptions {
+    /// `INFO` in JSON, everything, and nowhere else.
+    fn default() -> Self {
+        Self {
+            format: Format::Json,
+            level: Level::INFO,
+            filter: None,
+            colour: false,
+            sampling_rate: 1.0,
+            redact: Vec::new(),
+            export: None,
+        }
+    }
 }
 
 /// Why logging did not start.
@@ -88,7 +119,14 @@ pub fn subscriber<W: Write + Send + 'static>(
     let targets = filter::targets(options.level, options.filter.as_deref())?;
     let style = line::Style { format: options.format, colour: options.colour };
     let (sink, guard) = sink::start(writer, style).map_err(LogError::Thread)?;
-    Ok((Registry::default().with(targets).with(layer::Lines { style, sink }), guard))
+    let lines = layer::Lines {
+        style,
+        sink,
+        redactor: redact::Redactor::new(&options.redact),
+        sampling: sampling::Sampling::new(options.sampling_rate),
+        export: options.export.clone(),
+    };
+    Ok((Registry::default().with(targets).with(lines), guard))
 }
 
 /// The subscriber of [`subscriber`], erased, for a caller that keeps it in a field.

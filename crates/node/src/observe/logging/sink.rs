@@ -10,6 +10,13 @@ use super::line::{self, Style};
 /// Most bytes that wait for the writer; lines beyond are dropped and counted.
 const PENDING_BYTES_MAX: usize = 1024 * 1024;
 
+/// How long the writer gathers lines after the first, so that a busy node wakes it and writes a few
+/// hundred times a second and not for each line. A warning does not wait.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// How many bytes are written without gathering more.
+const BATCH_BYTES: usize = 64 * 1024;
+
 /// Capacity of a buffer that is kept between bursts, in bytes.
 const BUFFER_BYTES_KEPT: usize = 64 * 1024;
 
@@ -54,6 +61,11 @@ struct Shared {
 struct State {
     pending: Vec<u8>,
     dropped: u64,
+    /// Lines are there that should not wait for others.
+    urgent: bool,
+    /// The writer sleeps, so it has to be woken. Waking somebody who does not is a call of the
+    /// system for nothing.
+    sleeping: bool,
     writing: bool,
     closed: bool,
     failed: Option<io::Error>,
@@ -79,9 +91,9 @@ pub(super) fn start(
 
 impl Sink {
     /// Leaves a line for the writer. Copies it under a lock that is never held during I/O.
-    pub(super) fn write_line(&self, line: &[u8]) {
+    pub(super) fn write_line(&self, line: &[u8], urgent: bool) {
         let mut state = self.0.lock();
-        if state.closed {
+        if state.closed || line.is_empty() {
             return;
         }
         let was_idle = state.pending.is_empty() && state.dropped == 0;
@@ -90,8 +102,11 @@ impl Sink {
         } else {
             state.pending.extend_from_slice(line);
         }
+        let hurry = urgent || state.pending.len() >= BATCH_BYTES;
+        let wake = state.sleeping && (was_idle || (hurry && !state.urgent));
+        state.urgent |= hurry;
         drop(state);
-        if was_idle {
+        if wake {
             self.0.work.notify_one();
         }
     }
@@ -106,6 +121,8 @@ impl LogGuard {
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
         let until = Instant::now() + timeout;
         let mut state = self.0.0.lock();
+        state.urgent = true;
+        self.0.0.work.notify_one();
         while !state.is_idle() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -152,8 +169,15 @@ impl Shared {
                 if state.closed {
                     return;
                 }
+                state.sleeping = true;
+                state.urgent = false;
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
+            state.sleeping = true;
+            let waits = |state: &mut State| !state.urgent && !state.closed;
+            let waited = self.work.wait_timeout_while(state, GATHER, waits);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            (state.sleeping, state.urgent) = (false, false);
             // Swapping keeps both buffers, so a steady log does not allocate.
             std::mem::swap(&mut state.pending, &mut batch);
             let dropped = std::mem::take(&mut state.dropped);
@@ -226,12 +250,12 @@ mod tests {
         let text = Arc::new(Mutex::new(Vec::new()));
         let gate = Gate { entered, go: may_go, text: Arc::clone(&text) };
         let (sink, guard) = start(gate, STYLE).unwrap();
-        sink.write_line(b"first\n");
+        sink.write_line(b"first\n", false);
         is_in.recv().unwrap();
         let big = vec![b'x'; PENDING_BYTES_MAX];
-        sink.write_line(&big);
-        sink.write_line(b"lost\n");
-        sink.write_line(b"lost\n");
+        sink.write_line(&big, false);
+        sink.write_line(b"lost\n", false);
+        sink.write_line(b"lost\n", false);
         let stuck = guard.flush(Duration::from_millis(1));
         assert!(matches!(stuck, Err(FlushError::TimedOut { .. })), "{stuck:?}");
         go.send(()).unwrap();
@@ -260,10 +284,10 @@ mod tests {
         }
         let (sender, lines) = mpsc::channel();
         let (sink, guard) = start(Fails(false, sender), STYLE).unwrap();
-        sink.write_line(b"a\n");
+        sink.write_line(b"a\n", false);
         let failed = guard.flush(LONG);
         assert!(matches!(failed, Err(FlushError::Write(_))), "{failed:?}");
-        sink.write_line(b"b\n");
+        sink.write_line(b"b\n", false);
         guard.flush(LONG).unwrap();
         assert_eq!(lines.recv().unwrap(), b"b\n");
     }
@@ -282,9 +306,9 @@ mod tests {
         }
         let (sender, lines) = mpsc::channel();
         let (sink, guard) = start(To(sender), STYLE).unwrap();
-        sink.write_line(b"last\n");
+        sink.write_line(b"last\n", false);
         drop(guard);
-        sink.write_line(b"after\n");
+        sink.write_line(b"after\n", false);
         assert_eq!(lines.iter().collect::<Vec<_>>().concat(), b"last\n");
     }
 }

@@ -22,7 +22,7 @@ impl io::Write for Memory {
 }
 
 fn options(format: Format) -> LogOptions {
-    LogOptions { format, level: Level::INFO, filter: None, colour: false }
+    LogOptions { format, ..LogOptions::default() }
 }
 
 /// What `log` writes under `options`.
@@ -113,7 +113,7 @@ fn json_fields_are_inlined_and_nothing_else_is() {
     assert_eq!(line["raw"], json!({"a": 1}));
     assert!(line["nested"].as_str().unwrap().starts_with("Some("), "{line}");
     assert_eq!(line["forged"], json!(r#"["analyze"]"#));
-    assert!(line["long"].as_str().unwrap().ends_with('…'));
+    assert!(line["long"].as_str().unwrap().ends_with("… (16386 bytes)"));
 }
 
 /// A value with JSON somewhere in its text.
@@ -145,7 +145,8 @@ fn values_and_lines_are_bounded() {
     let line = json_line(|| info!(value = mega, debugged = ?vec![1_u8; 1 << 20], "{mega}"));
     for key in ["message", "value", "debugged"] {
         let value = line[key].as_str().unwrap();
-        assert!(value.ends_with('…') && value.len() <= VALUE_BYTES_MAX + 3, "{key}");
+        let (shown, rest) = value.split_once('…').unwrap();
+        assert!(shown.len() <= VALUE_BYTES_MAX && rest.ends_with(" bytes)"), "{key}: {rest}");
     }
     let bell = "\u{7}".repeat(VALUE_BYTES_MAX);
     let line = json_line(|| info!(a = bell, b = bell, c = bell, d = bell, z = 1, "m"));
@@ -211,4 +212,104 @@ fn pretty_lines_are_for_people() {
     options.colour = true;
     let coloured = text(&options, log);
     assert!(coloured.contains("\u{1b}[32m INFO\u{1b}[0m Agent server started"), "{coloured:?}");
+}
+
+/// Texts that break lines, drive terminals, forge lines or hold secrets: one JSON object on a line,
+/// with the text and the part of it that must not be written.
+const CORPUS: &str = include_str!("corpus.jsonl");
+
+#[test]
+fn every_text_of_the_corpus_is_one_line_that_reads_back_without_its_secret() {
+    let corpus: Vec<Value> =
+        CORPUS.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(corpus.len() >= 200);
+    for entry in &corpus {
+        let text = entry["text"].as_str().unwrap();
+        let log = || info!(value = text, shown = %text, json = json_field(&text), "{text}");
+        let line = json_line(log);
+        let Some(secret) = entry["secret"].as_str() else {
+            for key in ["message", "value", "shown", "json"] {
+                assert_eq!(line[key], text, "{key}");
+            }
+            continue;
+        };
+        for key in ["message", "value", "shown", "json"] {
+            let value = line[key].as_str().unwrap();
+            assert!(!value.contains(secret), "{key}: {value}");
+            assert!(value.contains("[redacted]"), "{key}: {value}");
+        }
+        let pretty = super::tests::text(&options(Format::Pretty), log);
+        assert!(!pretty.contains(secret) && pretty.matches('\n').count() == 1, "{pretty}");
+    }
+}
+
+#[test]
+fn fields_with_secret_names_are_not_written() {
+    let with = LogOptions { redact: vec!["patient".into()], ..LogOptions::default() };
+    let log = || {
+        let span = info_span!("s", password = "hunter2", late_token = tracing::field::Empty);
+        let _entered = span.enter();
+        span.record("late_token", 12345);
+        info!(api_key = %"hunter2", secret = ?Some("hunter2"), patient = "Ann", token_count = 3, "m");
+    };
+    let line: Value = serde_json::from_str(&text(&with, log)).unwrap();
+    for key in ["password", "late_token", "api_key", "secret", "patient"] {
+        assert_eq!(line[key], "[redacted]", "{key}");
+    }
+    assert_eq!(line["token_count"], 3);
+}
+
+#[test]
+fn a_value_of_a_mebibyte_is_cut_and_its_length_said() {
+    let mega = "x".repeat(1 << 20);
+    let line = json_line(|| info!(value = mega, shown = %mega, "m"));
+    for key in ["value", "shown"] {
+        assert!(line[key].as_str().unwrap().ends_with("x… (1048576 bytes)"), "{key}");
+    }
+    struct Endless;
+    impl std::fmt::Debug for Endless {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            loop {
+                f.write_str("an endless value ")?;
+            }
+        }
+    }
+    let line = json_line(|| info!(value = ?Endless, "m"));
+    assert!(line["value"].as_str().unwrap().contains("… (more than "), "{}", line["value"]);
+}
+
+#[test]
+fn lines_of_what_went_well_are_sampled_by_trace() {
+    let sampled = LogOptions { sampling_rate: 0.5, ..LogOptions::default() };
+    // By the upper end of the numbers' lower half: the first is chosen, the second is not.
+    let traces = ["00000000000000000000000000000001", "0000000000000000ffffffffffffffff"];
+    let request = |trace_id: &str, end: fn()| {
+        let _span = info_span!("request", trace_id).entered();
+        info!("begins");
+        end();
+    };
+    let messages = |end: fn()| {
+        let text = text(&sampled, || {
+            info!("of no request");
+            traces.iter().for_each(|trace_id| request(trace_id, end));
+        });
+        let of = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            format!("{} {}", &line["trace_id"].as_str().unwrap_or("-")[..1], line["message"])
+        };
+        let trace = |line: &str| line.contains(traces[1]);
+        let (of_second, others): (Vec<_>, Vec<_>) = text.lines().partition(|line| trace(line));
+        assert_eq!(others.iter().filter(|line| line.contains("of no request")).count(), 1);
+        assert!(others.len() >= 2, "the first is written in any case");
+        of_second.into_iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(messages(|| info!("ends")), [] as [String; 0]);
+    let all = [r#"0 "begins""#, r#"0 "goes wrong""#];
+    assert_eq!(messages(|| warn!("goes wrong")), all);
+    assert_eq!(messages(|| info!(error = "why", "goes wrong")), all);
+    let after = || {
+        error!("goes wrong");
+        info!("goes on");
+    };
+    assert_eq!(messages(after), [all[0], all[1], r#"0 "goes on""#]);
 }
