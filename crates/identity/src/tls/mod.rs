@@ -149,4 +149,6 @@ impl ResolvesClientCert for Own {
 }
 
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod tests;
