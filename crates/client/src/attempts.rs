@@ -204,3 +204,96 @@ fn cause(error: &CallError) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn failed(again: Again, after: Option<Duration>) -> Failed {
+        let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+        let (address, cause) = ("https://worker".into(), "broken".into());
+        let error = AgentCallError::Unreachable { agent, address, cause }.into();
+        Failed { error, says: Says::Fails, again, after }
+    }
+
+    /// How many attempts are made of a call that fails like this each time, and how long all take.
+    async fn made(
+        settings: &CallSettings,
+        idempotent: bool,
+        again: Again,
+        after: Option<Duration>,
+    ) -> (u32, Duration) {
+        let attempts = Attempts::new(Random::seeded(7), None);
+        let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+        let capability = CapabilityName::parse("count_words").unwrap();
+        let begun = Instant::now();
+        let call = Call {
+            agent: &agent,
+            address: "https://worker",
+            capability: &capability,
+            settings,
+            idempotent,
+            trace: None,
+            deadline: begun + settings.timeout,
+        };
+        let made = Cell::new(0);
+        let attempt = |_span| async {
+            made.set(made.get() + 1);
+            Err::<(), _>(failed(again, after))
+        };
+        let error = attempts.run(&Gate::new(1), &call, attempt).await.unwrap_err();
+        // Also when the breaker ended it, what happened is what is told.
+        assert!(matches!(error, CallError::Failed(AgentCallError::Unreachable { .. })), "{error}");
+        (made.get(), begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_does_no_harm_is_made_again() {
+        for (again, idempotent, expected) in [
+            (Again::Never, false, 1),
+            (Again::Never, true, 1),
+            (Again::IfIdempotent, false, 1),
+            (Again::IfIdempotent, true, 3),
+            (Again::Always, false, 3),
+            (Again::Always, true, 3),
+        ] {
+            let (made, took) = made(&CallSettings::default(), idempotent, again, None).await;
+            assert_eq!(made, expected, "{again:?}, idempotent {idempotent}");
+            // 100 ms before the second attempt and 200 ms before the third, at most.
+            assert!(took <= Duration::from_millis(300), "{took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_are_bounds_to_it() {
+        let many = |attempts_max, timeout| {
+            let mut settings = CallSettings { timeout, ..CallSettings::default() };
+            settings.retry.attempts_max = attempts_max;
+            settings
+        };
+        let (minute, always) = (Duration::from_secs(60), Again::Always);
+        assert_eq!(made(&many(1, minute), true, always, None).await.0, 1);
+        assert_eq!(made(&many(0, minute), true, always, None).await.0, 1);
+        // The breaker opens at the fifth.
+        assert_eq!(made(&many(9, minute), true, always, None).await.0, 5);
+        // Ten in the first second, which is what the budget begins with.
+        let mut settings = many(99, Duration::from_secs(1));
+        settings.breaker.failures_max = 0;
+        settings.retry.backoff_max = Duration::from_millis(1);
+        assert_eq!(made(&settings, true, always, None).await.0, 11);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_a_while_gets_it_or_is_not_asked_again() {
+        let settings = CallSettings { timeout: Duration::from_secs(10), ..CallSettings::default() };
+        for (after, expected) in [(0, 3), (3, 3), (6, 2), (10, 1), (u64::MAX, 1)] {
+            let after = Duration::from_secs(after);
+            let (made, took) = made(&settings, false, Again::Always, Some(after)).await;
+            assert_eq!(made, expected, "{after:?}");
+            assert!(took >= after.saturating_mul(expected - 1), "{after:?}: {took:?}");
+            assert!(took < settings.timeout, "{after:?}: {took:?}");
+        }
+    }
+}

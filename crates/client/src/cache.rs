@@ -287,3 +287,150 @@ impl<'de> Deserialize<'de> for Members<'de> {
         deserializer.deserialize_map(Collect)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn key(params: &str) -> Option<Key> {
+        let id = |path: &str| SpiffeId::parse(&format!("spiffe://example.org/{path}")).unwrap();
+        let capability = CapabilityName::parse("count_words").unwrap();
+        let params = Json::parse(params).unwrap();
+        Key::new(&id("caller"), &id("worker"), "https://worker", &capability, &params)
+    }
+
+    fn json(text: &str) -> Json {
+        Json::parse(text).unwrap()
+    }
+
+    fn late() -> CallError {
+        let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+        let capability = CapabilityName::parse("count_words").unwrap();
+        AgentCallError::TimedOut { agent, capability, after: Duration::ZERO }.into()
+    }
+
+    fn refused() -> CallError {
+        let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+        AgentCallError::NoAddress { agent }.into()
+    }
+
+    #[test]
+    fn the_same_question_has_the_same_key_and_no_other_has() {
+        let check = |a: &str, b: &str, same: bool| assert_eq!(key(a) == key(b), same, "{a} {b}");
+        check(r#"{"a":1,"b":[true,null]}"#, r#" { "b" : [ true , null ] , "a" : 1 } "#, true);
+        check(r#"{"a":"\u0041\/"}"#, r#"{"\u0061":"A/"}"#, true);
+        check(r#"{"a":{"c":1,"b":2}}"#, r#"{"a":{"b":2,"c":1}}"#, true);
+        // Two spellings of a number may be two numbers to the agent.
+        check(r#"{"a":1}"#, r#"{"a":1.0}"#, false);
+        check(r#"{"a":12345678901234567890123}"#, r#"{"a":12345678901234567890124}"#, false);
+        check(r#"{"a":1}"#, r#"{"a":"1"}"#, false);
+        check(r#"[[1],2]"#, r#"[[1,2]]"#, false);
+        check(r#"{"a":[1,2]}"#, r#"{"a":[2,1]}"#, false);
+        check(r#"{"a":"b\",\"c\":\"d"}"#, r#"{"a":"b","c":"d"}"#, false);
+        // What no agent takes has no key.
+        assert_eq!(key(r#"{"a":1,"a":1}"#), None);
+        assert_eq!(key(&format!("{}{}", "[".repeat(33), "]".repeat(33))), None);
+        assert!(key(&format!("{}{}", "[".repeat(32), "]".repeat(32))).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_good_for_its_time() {
+        let (cache, key, ttl) = (Cache::default(), key("{}").unwrap(), Duration::from_secs(5));
+        let get =
+            async |answer: &str| cache.get(key, ttl, async || Ok(json(answer))).await.unwrap();
+        assert_eq!(get("1").await, (json("1"), From::Agent));
+        tokio::time::advance(ttl - Duration::from_millis(1)).await;
+        assert_eq!(get("2").await, (json("1"), From::Kept));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(get("3").await, (json("3"), From::Agent));
+    }
+
+    #[tokio::test]
+    async fn who_asks_the_same_is_answered_by_one_call() {
+        let (cache, key, calls) = (Cache::default(), key("{}").unwrap(), Cell::new(0));
+        let (answer, answered) = oneshot::channel::<Result<Json, CallError>>();
+        let answered = Cell::new(Some(answered));
+        let ask = || {
+            cache.get(key, Duration::ZERO, || {
+                calls.set(calls.get() + 1);
+                let answered = answered.take();
+                async { answered.unwrap().await.unwrap() }
+            })
+        };
+        let answer = async { answer.send(Err(refused())).unwrap() };
+        let (a, b, c, ()) = tokio::join!(ask(), ask(), ask(), answer);
+        assert_eq!([a, b, c], [(); 3].map(|()| Err(refused())));
+        assert_eq!(calls.get(), 1);
+        assert!(cache.inner().flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_leaves_the_question_to_the_next() {
+        let (cache, key, ttl) = (Cache::default(), key("{}").unwrap(), Duration::from_secs(5));
+        // One has no time, one goes away, and one has no time either.
+        let late = || cache.get(key, ttl, async || Err(late()));
+        let gone = cache.get(key, ttl, std::future::pending);
+        let asks = cache.get(key, ttl, async || Ok(json("1")));
+        let mut gone = Box::pin(gone);
+        assert!(poll_once(&mut gone).is_none());
+        let (first, (), last, asks) = tokio::join!(late(), async { drop(gone) }, late(), asks);
+        assert_eq!((first, last), (Err(self::late()), Err(self::late())));
+        assert_eq!(asks, Ok((json("1"), From::Agent)));
+        assert!(cache.inner().flights.is_empty());
+
+        // Nothing is left of one who was alone.
+        let other = self::key("[]").unwrap();
+        let mut alone = Box::pin(cache.get(other, ttl, std::future::pending));
+        assert!(poll_once(&mut alone).is_none());
+        assert_eq!(cache.inner().flights.len(), 1);
+        drop(alone);
+        assert!(cache.inner().flights.is_empty());
+    }
+
+    /// What a future gives when it is asked once.
+    fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::Pin::new(future).poll(&mut context) {
+            std::task::Poll::Ready(output) => Some(output),
+            std::task::Poll::Pending => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_bounded() {
+        let (mut inner, now, ttl) = (Inner::default(), Instant::now(), Duration::from_secs(5));
+        let number = |n: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            Key(bytes)
+        };
+        for n in 0..2 * ANSWERS_MAX {
+            inner.keep(number(n), &json("1"), now, ttl);
+        }
+        assert_eq!((inner.answers.len(), inner.bytes), (ANSWERS_MAX, ANSWERS_MAX));
+        assert!(inner.kept(&number(ANSWERS_MAX - 1), now).is_none());
+        assert!(inner.kept(&number(ANSWERS_MAX), now).is_some());
+
+        // The same answer again and again is one.
+        let large = json(&format!("\"{}\"", "x".repeat(ANSWER_BYTES_MAX - 2)));
+        for _ in 0..100 {
+            inner.keep(number(0), &large, now, ttl);
+        }
+        assert!(inner.answers.len() <= ANSWERS_MAX && inner.ages.len() == inner.answers.len());
+        for n in 0..100 {
+            inner.keep(number(n), &large, now, ttl);
+        }
+        assert_eq!(inner.bytes, BYTES_MAX);
+        assert_eq!(inner.answers.len(), 16);
+
+        let larger = json(&format!("\"{}\"", "x".repeat(ANSWER_BYTES_MAX - 1)));
+        inner.keep(number(7), &larger, now, ttl);
+        inner.keep(number(8), &json("1"), now, Duration::ZERO);
+        inner.keep(number(9), &json("1"), now, Duration::MAX);
+        assert!([7, 8, 9].iter().all(|&n| inner.kept(&number(n), now).is_none()));
+    }
+}

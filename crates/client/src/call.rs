@@ -281,3 +281,19 @@ fn deadline_after(timeout: Duration) -> Instant {
     const LONG: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
     Instant::now() + timeout.min(LONG)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_fits_into_eight_digits() {
+        let check = |left: Duration, expected: &str| assert_eq!(grpc_timeout(left), expected);
+        check(Duration::ZERO, "1m");
+        check(Duration::from_micros(1_999), "1m");
+        check(Duration::from_secs(30), "30000m");
+        check(Duration::from_millis(99_999_999), "99999999m");
+        check(Duration::from_millis(100_000_000), "100000S");
+        check(Duration::MAX, "99999999S");
+    }
+}

@@ -275,3 +275,95 @@ impl At<'_> {
         AgentCallError::Remote { agent, capability, code, message }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use convoke_net::client::{Address, Provenance};
+
+    use super::*;
+
+    fn check(error: &SendError, expected: &str, says: Says, again: Again) {
+        let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+        let capability = CapabilityName::parse("count_words").unwrap();
+        let at = At { agent: &agent, address: "https://localhost:8443", capability: &capability };
+        let failed = of_send(at, error, Duration::from_secs(30));
+        assert_eq!(failed.error.to_string(), expected);
+        assert_eq!((failed.says, failed.again), (says, again), "{expected}");
+    }
+
+    fn address() -> Address {
+        Address::parse("https://localhost:8443", Provenance::Operator).unwrap()
+    }
+
+    #[test]
+    fn who_cannot_be_reached_is_named_with_cause_and_cure() {
+        let there = "cannot reach spiffe://example.org/worker at https://localhost:8443: ";
+        let connect = |source, expected: &str| {
+            let error = SendError::Connect { address: address(), source };
+            check(&error, &format!("{there}{expected}"), Says::Fails, Again::Always);
+        };
+        // 111 and 113 are ECONNREFUSED and EHOSTUNREACH.
+        connect(
+            io::Error::from_raw_os_error(111),
+            "connection refused; nothing listens there: check that the agent runs, and its \
+             `server.port`",
+        );
+        connect(
+            io::Error::from_raw_os_error(113),
+            "no route to host; check the address, and the network on the way to it",
+        );
+        connect(
+            io::ErrorKind::TimedOut.into(),
+            "connection timed out; nobody answers there: the host may be down, or a firewall drops \
+             what we send",
+        );
+        connect(
+            io::Error::new(io::ErrorKind::TimedOut, "tls handshake took too long"),
+            "tls handshake took too long; nobody answers there: the host may be down, or a \
+             firewall drops what we send",
+        );
+        connect(
+            io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof"),
+            "tls handshake eof; somebody is there but ends the connection: check the port, and the \
+             agent's log",
+        );
+        let source = io::Error::other("failed to lookup address information");
+        check(
+            &SendError::Resolve { address: address(), source },
+            &format!(
+                "{there}the host name has no address (failed to lookup address information); \
+                 check it for typing errors"
+            ),
+            Says::Fails,
+            Again::Always,
+        );
+        check(
+            &SendError::Tls {
+                address: address(),
+                source: rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
+            },
+            &format!("{there}what answers there does not speak tls; check the port"),
+            Says::Fails,
+            Again::Never,
+        );
+    }
+
+    #[test]
+    fn what_may_have_arrived_is_not_safe_to_send_again() {
+        for sent in [false, true] {
+            check(
+                &SendError::TimedOut { address: address(), sent },
+                "spiffe://example.org/worker did not answer `count_words` within 30s",
+                Says::Late,
+                Again::Never,
+            );
+        }
+        check(
+            &SendError::ResponseTooLarge { address: address(), max: 8 },
+            "spiffe://example.org/worker gave an answer to `count_words` that cannot be read: the \
+             response of https://localhost:8443 is larger than 8 bytes",
+            Says::Works,
+            Again::Never,
+        );
+    }
+}
