@@ -20,8 +20,10 @@ pub(crate) async fn run(options: Serve, paint: Paint) -> Result<(), Failure> {
         say(format!("{} {}", paint.good("valid:"), options.config.display()));
         return Ok(());
     }
-    let shutdown = signals::shutdown(options.until_stdin_ends);
-    let serve = ServeOptions { dev: options.dev, shutdown };
+    let shutdown = signals::shutdown_unless_hung_up(options.until_stdin_ends);
+    let reload =
+        convoke::serve::on_hangup(&shutdown).map_err(|error| Failure::new(Code::Failure, error))?;
+    let serve = ServeOptions { dev: options.dev, shutdown, reload };
     convoke::serve::run(&options.config, host, serve).await.map_err(|error| {
         let code = match error.exit_code() {
             2 => Code::Usage,

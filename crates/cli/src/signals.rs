@@ -34,12 +34,34 @@ async fn stdin_ended() {
 
 /// A token that is cancelled by a signal and, if asked for, by the end of standard input.
 pub(crate) fn shutdown(until_stdin_ends: bool) -> CancellationToken {
+    cancelled_by(ended(), until_stdin_ends)
+}
+
+/// As [`shutdown`], for who takes SIGHUP as another wish.
+pub(crate) fn shutdown_unless_hung_up(until_stdin_ends: bool) -> CancellationToken {
+    cancelled_by(interrupted(), until_stdin_ends)
+}
+
+/// Resolves with the first SIGINT or SIGTERM.
+async fn interrupted() -> std::io::Result<&'static str> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    })
+}
+
+fn cancelled_by(
+    signal: impl Future<Output = std::io::Result<&'static str>> + Send + 'static,
+    until_stdin_ends: bool,
+) -> CancellationToken {
     let token = CancellationToken::new();
     let cancel = token.clone();
     tokio::spawn(async move {
         tokio::select! {
             // Without signal handlers the default action ends the process, which is as good.
-            signal = ended() => if signal.is_err() { std::future::pending::<()>().await },
+            signal = signal => if signal.is_err() { std::future::pending::<()>().await },
             () = stdin_ended(), if until_stdin_ends => {}
         }
         cancel.cancel();

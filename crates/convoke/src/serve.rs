@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 pub use convoke_agent::{Agent, Host, HostError};
 pub use convoke_node::config::{Config, ConfigError, Environment};
@@ -11,6 +12,7 @@ use convoke_node::observe::logging::{FILTER_VARIABLE, LogError, LogExporter, sub
 pub use convoke_node::observe::logging::{Format, LogGuard, LogOptions};
 use convoke_node::observe::otlp::OtlpError;
 pub use convoke_node::{Node, NodeOptions, StartError, Summary, load_policy};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How [`run`] serves, beside what the configuration says.
@@ -20,6 +22,8 @@ pub struct ServeOptions {
     pub dev: Option<SocketAddr>,
     /// Cancelled when the agent is to drain and end.
     pub shutdown: CancellationToken,
+    /// Notified when the files of the policy are to be looked at now, as on SIGHUP.
+    pub reload: Arc<Notify>,
 }
 
 /// Serves an agent with the configuration that the command line names, until SIGINT or SIGTERM:
@@ -45,7 +49,8 @@ pub fn main<A: Agent>(agent: A) -> ExitCode {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         runtime.map_err(ServeError::Runtime)?.block_on(async {
             let shutdown = until_signal().map_err(ServeError::Runtime)?;
-            run(Path::new(&config), host, ServeOptions { dev: None, shutdown }).await
+            let reload = on_hangup(&shutdown).map_err(ServeError::Runtime)?;
+            run(Path::new(&config), host, ServeOptions { dev: None, shutdown, reload }).await
         })
     });
     match ran {
@@ -71,7 +76,8 @@ pub async fn run(config: &Path, host: Host, options: ServeOptions) -> Result<(),
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let node = Node::start(config, host, NodeOptions { dev: options.dev }).await?;
+    let node =
+        Node::start(config, host, NodeOptions { dev: options.dev, reload: options.reload }).await?;
     node.run(options.shutdown).await;
     if let Some(exporter) = exporter {
         exporter.close().await;
@@ -205,6 +211,33 @@ fn until_signal() -> std::io::Result<CancellationToken> {
         cancel.cancel();
     });
     Ok(token)
+}
+
+/// What is notified at each SIGHUP, by which an operator says that the policy has changed.
+///
+/// The kernel sends the same signal when the terminal that a process belongs to goes away, and then
+/// the process is to end: if it had a terminal and has none any more, `shutdown` is cancelled.
+///
+/// # Errors
+///
+/// If the system has no room for another handler of signals.
+pub fn on_hangup(shutdown: &CancellationToken) -> std::io::Result<Arc<Notify>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let has_terminal = || std::fs::File::open("/dev/tty").is_ok();
+    let had_terminal = has_terminal();
+    let mut hangup = signal(SignalKind::hangup())?;
+    let reload = Arc::new(Notify::new());
+    let (notify, cancel) = (Arc::clone(&reload), shutdown.clone());
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            if had_terminal && !has_terminal() {
+                cancel.cancel();
+                return;
+            }
+            notify.notify_one();
+        }
+    });
+    Ok(reload)
 }
 
 fn program() -> String {

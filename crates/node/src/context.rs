@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use convoke_agent::{Context, ContextParts};
 use convoke_model::{ContextId, TaskId};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::operations::Request;
@@ -19,9 +20,10 @@ pub(crate) fn of_request(
     Context::new(ContextParts {
         caller: request.connection.caller.clone(),
         request_id: request.id.clone(),
-        task_id,
         context_id: Some(context_id),
-        deadline: None,
+        // A task outlives the call that made it; only who waits for it has a deadline.
+        deadline: request.deadline.filter(|_| task_id.is_none()).map(Instant::into_std),
+        task_id,
         trace: request.trace,
         cancelled: stop,
         config: Arc::clone(&request.service.agent),

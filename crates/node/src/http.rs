@@ -10,23 +10,23 @@ use bytes::Bytes;
 use convoke_a2a::{http_status, jsonrpc};
 use convoke_identity::tls::{peer_error, still_trusted};
 use convoke_model::{Fault, FaultCode, chain};
-use convoke_net::server::{Body, BodyError, ConnectionInfo, Handler, Opened, Refuse, ResponseBody};
+use convoke_net::server::{Body, ConnectionInfo, Handler, Opened, Refuse, ResponseBody};
 use futures_util::FutureExt;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
 };
 use http::{Request, Response, StatusCode};
+use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::bodies::{self, Unread};
 use crate::connection::{Connection, Listener};
 use crate::context::millis;
-use crate::ids;
 use crate::observe::health::LIVE_BODY;
 use crate::observe::metrics::{self, Status};
 use crate::operations::{self, Answer};
 use crate::routes::{self, AGENT_ROUTES, Document, Nothing, Target};
 use crate::service::Service;
+use crate::{deadline, ids, intake};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -82,6 +82,9 @@ impl Handler for Routes {
         connection: &Arc<Connection>,
         request: Request<Body>,
     ) -> Response<ResponseBody> {
+        if let Some(refused) = intake::ambiguous(request.headers()) {
+            return refused;
+        }
         if self.listener == Listener::Dev && !is_local_host(&request) {
             return problem(
                 StatusCode::FORBIDDEN,
@@ -108,11 +111,19 @@ impl Routes {
         request: Request<Body>,
     ) -> Response<ResponseBody> {
         let service = &self.service;
+        let arrived = Instant::now();
         let (head, body) = request.into_parts();
-        let (bodies, max) = (&service.bodies, service.body_bytes_max);
-        let (body, room) = match bodies::read(bodies, max, connection, body).await {
-            Ok(read) => read,
-            Err(unread) => return refuse_body(unread),
+        if let Some(refused) = intake::encoded(&head.headers) {
+            return refused;
+        }
+        let deadline = match deadline::remaining(&head.headers) {
+            Ok(remaining) => remaining.and_then(|remaining| arrived.checked_add(remaining)),
+            Err(fault) => return intake::refuse(&fault, StatusCode::BAD_REQUEST),
+        };
+        let admitted = intake::admit(service, connection, &head, body, deadline).await;
+        let (_place, body, room) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
         };
         let decoded = jsonrpc::decode(&head.headers, head.uri.query(), &body);
         // The decoded call owns what it keeps; the bytes can go.
@@ -132,6 +143,7 @@ impl Routes {
             connection,
             id: ids::request(),
             at: service.clock.now(),
+            deadline,
             trace: ids::span_of(&head.headers),
             about: OnceLock::new(),
             room: Mutex::new(room),
@@ -209,26 +221,6 @@ impl operations::Request<'_> {
         };
         self.service.metrics.capability(about.map(|index| index.get())).record(status, took);
     }
-}
-
-fn refuse_body(unread: Unread) -> Response<ResponseBody> {
-    let refusal = |code, error: BodyError| Fault::new(code, error.to_string());
-    let (status, fault) = match unread {
-        Unread::Body(error @ BodyError::TooLarge { .. }) => {
-            (StatusCode::PAYLOAD_TOO_LARGE, refusal(FaultCode::ResourceExhausted, error))
-        }
-        Unread::Body(error @ BodyError::TooSlow) => {
-            (StatusCode::REQUEST_TIMEOUT, refusal(FaultCode::DeadlineExceeded, error))
-        }
-        Unread::Body(error @ BodyError::Broken) => {
-            (StatusCode::BAD_REQUEST, refusal(FaultCode::InvalidRequest, error))
-        }
-        Unread::Busy(fault) => (http_status(fault.code), fault),
-    };
-    let mut response = json(status, jsonrpc::encode_fault(None, &fault));
-    // The rest of the body is not read, so nothing can follow it on this connection.
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 /// Whether a request on the development listener names this machine. A page of the web that a

@@ -10,6 +10,7 @@
 //! | look up, authorise, put on record, do | [`operations`] |
 //! | tasks: decide, commit, act | [`tasks`], `convoke_engine`, `convoke_journal` |
 
+mod admission;
 mod bodies;
 mod budget;
 mod calls;
@@ -18,18 +19,23 @@ mod clock;
 pub mod config;
 mod connection;
 mod context;
+mod deadline;
 mod digest;
 mod handler;
 mod http;
 mod ids;
+mod intake;
 mod metrics_listener;
 mod node;
 pub mod observe;
 mod operations;
+mod path_metrics;
+mod policy;
 pub mod routes;
 mod service;
 mod sparse;
 mod tasks;
 mod web_pki;
 
-pub use node::{Node, NodeOptions, StartError, Summary, load_policy};
+pub use node::{Node, NodeOptions, StartError, Summary};
+pub use policy::{DecisionLogError, PolicyServerError, load_policy};

@@ -1,6 +1,7 @@
 //! Start, run and drain: configuration becomes parts, parts become a node.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,21 +14,24 @@ use convoke_journal::{
 use convoke_model::AuditEventKind;
 use convoke_model::limits::{LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX};
 use convoke_net::server::{BindError, Drained, Limits, Reviews, Server};
-use convoke_policy::{Fixed, Language, LoadError, Policy, PolicyOptions, PolicySource};
+use convoke_policy::LoadError;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::calls::Calls;
 use crate::card::{AgentCardError, CardReply};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, DefaultPolicy, IdentityFiles, RegoVersion, Stage};
+use crate::config::{Config, ConfigError, IdentityFiles, Stage};
 use crate::connection::Listener;
 use crate::http::Routes;
 use crate::metrics_listener::MetricsRoutes;
 use crate::observe;
 use crate::observe::health::{Health, ServerPhase};
 use crate::observe::metrics::Metrics;
+use crate::policy::{Decider, DecisionLogError, PolicyServerError};
 use crate::service::Service;
 use crate::sparse::Sparse;
 use crate::tasks::Tasks;
@@ -40,6 +44,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct NodeOptions {
     /// Also answer plaintext HTTP on this loopback address. Callers there are anonymous.
     pub dev: Option<SocketAddr>,
+    /// Notified when the policy's files are to be looked at now, as on SIGHUP.
+    pub reload: Arc<Notify>,
 }
 
 /// A node whose listeners are open. It serves while [`Node::run`] does.
@@ -51,6 +57,7 @@ pub struct Node {
     dev: Option<Server<Routes>>,
     metrics: Option<Server<MetricsRoutes>>,
     drain_timeout: Duration,
+    reload: Arc<Notify>,
 }
 
 /// What a node did with the requests that ran when it was asked to end.
@@ -73,6 +80,20 @@ pub enum StartError {
     /// The policy is no policy.
     #[error("policy {0}")]
     Policy(#[from] LoadError),
+    /// A data file of the policy cannot be read.
+    #[error("data file `{path}` of the policy cannot be read: {source}")]
+    PolicyData {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The policy server cannot be asked as it is configured.
+    #[error(transparent)]
+    PolicyServer(#[from] PolicyServerError),
+    /// Decisions could not be logged.
+    #[error(transparent)]
+    DecisionLog(#[from] DecisionLogError),
     /// The agent has no identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -102,33 +123,15 @@ impl StartError {
     /// Whether the cure is in the configuration or the files that it names.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Policy(_) | Self::Dev(_))
+        matches!(
+            self,
+            Self::Config(_)
+                | Self::Policy(_)
+                | Self::PolicyData { .. }
+                | Self::PolicyServer(_)
+                | Self::Dev(_)
+        )
     }
-}
-
-/// Loads the policy that `config` names, or the fixed one where it names none.
-///
-/// # Errors
-///
-/// [`StartError::Config`] if the file is not there, [`StartError::Policy`] if it is no policy.
-pub fn load_policy(config: &Config) -> Result<Policy, StartError> {
-    let authorization = &config.authorization;
-    let Some(source) = config.policy()? else {
-        return Ok(Policy::fixed(match authorization.default_policy {
-            DefaultPolicy::DenyAll => Fixed::DenyAll,
-            DefaultPolicy::AllowAll => Fixed::AllowAll,
-        }));
-    };
-    let options = PolicyOptions {
-        package: authorization.package.clone(),
-        language: authorization.rego_version.map(|version| match version {
-            RegoVersion::V0 => Language::V0,
-            RegoVersion::V1 => Language::V1,
-        }),
-        ..PolicyOptions::default()
-    };
-    let source = PolicySource { name: source.path.display().to_string(), text: source.text };
-    Ok(Policy::load(&source, &options)?)
 }
 
 impl Node {
@@ -150,8 +153,13 @@ impl Node {
         for capability in host.capabilities() {
             tracing::info!(name = capability.name.as_str(), "Registered capability");
         }
-        let policy = load_policy(&config)?;
-        tracing::info!(revision = &*policy.revision().0, "Policy loaded");
+        let metrics = Arc::new(Metrics::new(
+            &agent.metadata.name,
+            host.capabilities().iter().map(|capability| capability.name.as_str()),
+            agent.agent_registry.values().map(|entry| &entry.spiffe_id),
+        ));
+        let health = Arc::new(Health::new());
+        let policy = Decider::open(&config, clock, &health, &metrics.path)?;
         let audit = Arc::new(observe::audit::open(&config.observability.audit)?);
         tracing::info!(path = %config.observability.audit.path.display(), "Audit log opened");
         let journal: Arc<dyn Journal> =
@@ -165,13 +173,6 @@ impl Node {
         let identity = Arc::new(open_identity(&config).await?);
         tracing::info!(spiffe_id = identity.spiffe_id().as_str(), "Loaded SPIFFE identity");
 
-        let metrics = Arc::new(Metrics::new(
-            &agent.metadata.name,
-            host.capabilities().iter().map(|capability| capability.name.as_str()),
-            agent.agent_registry.values().map(|entry| &entry.spiffe_id),
-        ));
-        let health = Arc::new(Health::new());
-        health.set_policy_loaded(true);
         let client = Client::with_source(Arc::clone(&identity));
         let outbound = Arc::new(Calls { client, metrics: Arc::clone(&metrics) });
 
@@ -179,6 +180,11 @@ impl Node {
             agent,
             host,
             policy,
+            admission: Admission::new(
+                config.server.limits.requests_max,
+                config.server.limits.queue_time_max,
+                metrics.path.clone(),
+            ),
             journal,
             audit: Arc::clone(&audit) as _,
             identity: Arc::clone(&identity),
@@ -189,6 +195,7 @@ impl Node {
             card: OnceLock::new(),
             clock,
             turned_away: Sparse::default(),
+            rejected: Sparse::default(),
             bodies: Budget::new(LARGE_BODIES_BYTES_MAX, config.server.limits.body_bytes_max),
             answers: Budget::new(LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX),
             body_bytes_max: config.server.limits.body_bytes_max,
@@ -223,6 +230,7 @@ impl Node {
             dev: dev.transpose()?,
             metrics: watch.transpose()?,
             drain_timeout: config.server.drain_timeout,
+            reload: options.reload,
         };
         node.look();
         Ok(node)
@@ -249,7 +257,7 @@ impl Node {
     /// Serves until `shutdown`, then drains: running requests and tasks end, new ones are not taken,
     /// and every audit record is written.
     pub async fn run(self, shutdown: CancellationToken) -> Summary {
-        let Self { service, identity, audit, mesh, dev, metrics, drain_timeout } = self;
+        let Self { service, identity, audit, mesh, dev, metrics, drain_timeout, reload } = self;
         service.health.set_server(ServerPhase::Accepting);
         if let Some(metrics) = &metrics {
             tracing::info!(port = metrics.local_addr().port(), "Metrics server started");
@@ -297,6 +305,10 @@ impl Node {
                 }
             }
         };
+        let deciding = service.policy.watch(&reload, &drained, |previous, policy| {
+            service.note(AuditEventKind::PolicyUpdate { previous, policy });
+        });
+        let pressing = service.admission.pressure.watch(&drained);
         let serving = async {
             let draining = async {
                 shutdown.cancelled().await;
@@ -317,8 +329,9 @@ impl Node {
             drained.cancel();
             (mesh, plain, lost_tasks)
         };
-        let ((mesh, plain, lost_tasks), (), (), ()) =
-            tokio::join!(serving, watch, looking, reviewing);
+        let ((mesh, plain, lost_tasks), (), (), (), (), ()) =
+            tokio::join!(serving, watch, looking, reviewing, deciding, pressing);
+        service.policy.close();
 
         let summary = Summary {
             finished: mesh.finished + plain.finished,

@@ -10,7 +10,8 @@ use convoke_model::{
     GetTask, Json, Message, Operation, OperationKind, Part, Reason, RequestId, Role, SendMessage,
     SubscribeToTask, Task, TaskId, TraceContext, UnixMillis,
 };
-use convoke_policy::{Authorized, Question, authorize};
+use convoke_policy::{Authorized, Question};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::Room;
@@ -36,6 +37,8 @@ pub(crate) struct Request<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) id: RequestId,
     pub(crate) at: UnixMillis,
+    /// When its caller stops to wait, if it said so.
+    pub(crate) deadline: Option<Instant>,
     /// Its place in its trace.
     pub(crate) trace: TraceContext,
     /// Which capability it turned out to be about.
@@ -153,16 +156,7 @@ impl Request<'_> {
             task_id: task_id.as_ref().map(TaskId::as_str),
             context_id: context_id.as_ref().map(|id| id.as_str()),
         };
-        let clock = service.clock;
-        let monotonic = || clock.monotonic();
-        // The bound is by the clock on the wall, which goes on while a busy machine does something
-        // else; what is over time twice is slow.
-        let decided = match authorize(&service.policy, &question, operation, &monotonic) {
-            Err(refused) if refused.decision.reason == Reason::OverTime => {
-                authorize(&service.policy, &question, refused.operation, &monotonic)
-            }
-            decided => decided,
-        };
+        let decided = service.policy.authorize(&question, operation, service.clock).await;
         let decision = match &decided {
             Ok(authorized) => authorized.decision().clone(),
             Err(refused) => refused.decision.clone(),
@@ -189,6 +183,11 @@ impl Request<'_> {
                     Reason::OverTime => Fault::new(
                         FaultCode::Unavailable,
                         "the policy took too long to decide, so nothing is done; try again later",
+                    ),
+                    Reason::Unreachable(_) => Fault::new(
+                        FaultCode::Unavailable,
+                        "the policy cannot be asked at the moment, so nothing is done; try again \
+                         later",
                     ),
                     _ => Fault::new(
                         FaultCode::PermissionDenied,
@@ -239,7 +238,7 @@ impl Request<'_> {
         // The journal bounds what the task holds from here on.
         drop(std::mem::take(&mut *self.room.lock().unwrap_or_else(PoisonError::into_inner)));
         if !request.configuration.return_immediately {
-            running.answered().await;
+            self.until_the_deadline(running.answered()).await;
         }
         let mut task = running.task(service).await?;
         task.trim_history(request.configuration.history_length);
@@ -260,7 +259,11 @@ impl Request<'_> {
         let _cancel = stop.clone().drop_guard();
         let context = self.context(stop, None, context_id.clone());
         let failed = |text: String| Fault::new(FaultCode::CapabilityFailed, text);
-        let result = match contained(service.host.call(index, context, params)).await {
+        let handler = contained(service.host.call(index, context, params));
+        let Some(outcome) = self.until_the_deadline(handler).await else {
+            return Err(late());
+        };
+        let result = match outcome {
             Outcome::Returned(Ok(result)) => result,
             Outcome::Returned(Err(fault)) => return Err(fault),
             Outcome::Panicked => {
@@ -276,6 +279,15 @@ impl Request<'_> {
         let mut message = Message::new(ids::message(), Role::Agent, vec![part]);
         message.context_id = Some(context_id);
         Ok(message)
+    }
+
+    /// Waits for `work`, at most as long as the caller does; `None` if that was too short, and then
+    /// `work` is dropped.
+    async fn until_the_deadline<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match self.deadline {
+            None => Some(work.await),
+            Some(deadline) => timeout_at(deadline, work).await.ok(),
+        }
     }
 
     fn refuse_message(&self, message: Message, stored: Option<StoredTask>) -> Fault {
@@ -367,4 +379,9 @@ impl Request<'_> {
             outcome: AuditOutcome::Refused("undecided"),
         }
     }
+}
+
+/// What a caller is told whose deadline has passed, if it still listens.
+pub(crate) fn late() -> Fault {
+    Fault::new(FaultCode::DeadlineExceeded, "the deadline that you gave has passed")
 }

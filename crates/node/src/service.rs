@@ -6,14 +6,15 @@ use convoke_agent::{AgentConfig, Host, Outbound};
 use convoke_identity::IdentitySource;
 use convoke_journal::{AuditSink, Journal, JournalError};
 use convoke_model::{AuditEventKind, AuditRecord, Fault, FaultCode};
-use convoke_policy::Policy;
 
+use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::card::CardReply;
 use crate::clock::Clock;
 use crate::observe;
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
+use crate::policy::Decider;
 use crate::sparse::Sparse;
 use crate::tasks::Tasks;
 
@@ -21,7 +22,9 @@ use crate::tasks::Tasks;
 pub(crate) struct Service {
     pub(crate) agent: Arc<AgentConfig>,
     pub(crate) host: Host,
-    pub(crate) policy: Policy,
+    pub(crate) policy: Decider,
+    /// Who may come in now, and who waits.
+    pub(crate) admission: Arc<Admission>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) audit: Arc<dyn AuditSink>,
     pub(crate) identity: Arc<IdentitySource>,
@@ -34,6 +37,8 @@ pub(crate) struct Service {
     pub(crate) clock: Clock,
     /// Keeps peers who are turned away from filling the log.
     pub(crate) turned_away: Sparse,
+    /// Keeps requests that are turned away from filling the log.
+    pub(crate) rejected: Sparse,
     /// Room for large request bodies.
     pub(crate) bodies: Budget,
     /// Room for large answers.

@@ -1,8 +1,9 @@
 //! Whether the node lives and whether it can take requests.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use convoke_model::UnixMillis;
+use convoke_model::{Revision, UnixMillis};
 use serde_json::json;
 
 /// What the health endpoints answer from. Parts of the node keep it current; reading it waits for
@@ -11,9 +12,30 @@ use serde_json::json;
 pub struct Health {
     /// In milliseconds since 1970; zero while there is no certificate.
     svid_valid_until: AtomicU64,
-    policy_loaded: AtomicBool,
+    policy: AtomicU8,
+    policy_news: Mutex<PolicyNews>,
     audit_healthy: AtomicBool,
     server: AtomicU8,
+}
+
+/// Which policy decides, and what became of the last attempt to replace it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PolicyNews {
+    /// The revision that decides; empty before the first.
+    pub revision: String,
+    /// Since when.
+    pub loaded_at: UnixMillis,
+    /// Since when the policy's files hold what cannot be loaded, and the last reason.
+    pub refused: Option<(UnixMillis, String)>,
+}
+
+/// Whether there is a policy that can decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum PolicyPhase {
+    NotLoaded = 0,
+    Loaded = 1,
+    Unreachable = 2,
 }
 
 /// What the server does with new requests.
@@ -35,7 +57,7 @@ pub enum ServerPhase {
 pub struct HealthReport {
     /// The agent's certificate: `ok`, `missing` or `expired`.
     pub identity: &'static str,
-    /// The policy: `ok` or `not loaded`.
+    /// The policy: `ok`, `not loaded`, or `unreachable` while the server that decides is away.
     pub policy: &'static str,
     /// The audit trail: `ok` or `not writable`.
     pub audit: &'static str,
@@ -66,7 +88,40 @@ impl Health {
 
     /// Whether decisions can be made: a policy is loaded, or the default decides by configuration.
     pub fn set_policy_loaded(&self, loaded: bool) {
-        self.policy_loaded.store(loaded, Ordering::Relaxed);
+        let phase = if loaded { PolicyPhase::Loaded } else { PolicyPhase::NotLoaded };
+        self.policy.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Whether the server that decides can be asked.
+    pub fn set_policy_reachable(&self, reachable: bool) {
+        let phase = if reachable { PolicyPhase::Loaded } else { PolicyPhase::Unreachable };
+        self.policy.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// The policy of `revision` decides from `now` on.
+    pub fn policy_changed(&self, revision: &Revision, now: UnixMillis) {
+        *self.news() =
+            PolicyNews { revision: revision.0.as_ref().to_owned(), loaded_at: now, refused: None };
+    }
+
+    /// A changed policy could not be loaded for the reason `why`, and the one before goes on
+    /// deciding. Gives its revision.
+    pub fn policy_refused(&self, why: &str, now: UnixMillis) -> String {
+        let mut news = self.news();
+        let since = news.refused.as_ref().map_or(now, |(since, _)| *since);
+        news.refused = Some((since, why.to_owned()));
+        news.revision.clone()
+    }
+
+    /// Which policy decides. For the operator alone: a reason quotes the policy.
+    #[must_use]
+    pub fn policy_news(&self) -> PolicyNews {
+        self.news().clone()
+    }
+
+    fn news(&self) -> MutexGuard<'_, PolicyNews> {
+        // Nothing panics while it is held.
+        self.policy_news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether audit records can be written.
@@ -87,7 +142,11 @@ impl Health {
             until if until <= now.0 => "expired",
             _ => OK,
         };
-        let policy = if self.policy_loaded.load(Ordering::Relaxed) { OK } else { "not loaded" };
+        let policy = match self.policy.load(Ordering::Relaxed) {
+            phase if phase == PolicyPhase::Loaded as u8 => OK,
+            phase if phase == PolicyPhase::Unreachable as u8 => "unreachable",
+            _ => "not loaded",
+        };
         let audit = if self.audit_healthy.load(Ordering::Relaxed) { OK } else { "not writable" };
         let server = match self.server.load(Ordering::Relaxed) {
             phase if phase == ServerPhase::Accepting as u8 => OK,
@@ -125,6 +184,22 @@ impl HealthReport {
     pub fn health_body(&self, agent: &str) -> String {
         let status = if self.is_ready() { "healthy" } else { "degraded" };
         json!({ "status": status, "agent": agent, "checks": self.checks() }).to_string()
+    }
+
+    /// As [`Self::health_body`], with what the operator alone is told.
+    #[must_use]
+    pub fn health_body_for_operator(&self, agent: &str, policy: &PolicyNews) -> String {
+        let status = if self.is_ready() { "healthy" } else { "degraded" };
+        let mut news = json!({
+            "revision": policy.revision,
+            "loaded_at": policy.loaded_at.to_string(),
+        });
+        if let (Some((since, why)), Some(news)) = (&policy.refused, news.as_object_mut()) {
+            news.insert("failing_since".to_owned(), json!(since.to_string()));
+            news.insert("error".to_owned(), json!(why));
+        }
+        json!({ "status": status, "agent": agent, "checks": self.checks(), "policy": news })
+            .to_string()
     }
 
     fn checks(&self) -> serde_json::Value {

@@ -20,6 +20,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::path_metrics::PathMetrics;
+
 /// The media type of [`Metrics::encode`]. Source: OpenMetrics 1.0 §4.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -66,8 +68,12 @@ pub struct Metrics {
     decision_seconds: Histogram,
     connections: Gauge,
     audit_refused: Counter,
+    /// Streams that are open.
+    pub(crate) streams: Gauge,
     svid_ttl: Gauge,
     svid_valid_until: AtomicU64,
+    /// What happens to a request before its handler.
+    pub(crate) path: PathMetrics,
 }
 
 /// How a request or a call ended.
@@ -165,12 +171,15 @@ impl Metrics {
         let help = "Time that policy took to decide";
         add.register("authz_duration_seconds", help, decision_seconds.clone());
         add.register("active_connections", "Open connections", connections.clone());
+        let streams = Gauge::default();
+        add.register("active_streams", "Open streams", streams.clone());
         let help = "Requests refused because no audit record could be taken";
         add.register("audit_refused", help, audit_refused.clone());
         let help = "Seconds until the agent's certificate ends";
         add.register("identity_ttl_seconds", help, svid_ttl.clone());
         let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
         add.register("build", "What is running", build);
+        let path = PathMetrics::register(&mut registry);
 
         let capability = |name: &str| {
             CapabilityMetrics(Status::ALL.map(|status| {
@@ -201,8 +210,10 @@ impl Metrics {
             decision_seconds,
             connections,
             audit_refused,
+            streams,
             svid_ttl,
             svid_valid_until: AtomicU64::new(0),
+            path,
             calls,
             registry,
         }

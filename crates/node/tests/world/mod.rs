@@ -66,7 +66,8 @@ impl World {
         change(&mut yaml);
         // JSON is YAML.
         let config = Config::parse(&yaml.to_string(), "test").unwrap();
-        let options = NodeOptions { dev: Some("127.0.0.1:0".parse().unwrap()) };
+        let dev = Some("127.0.0.1:0".parse().unwrap());
+        let options = NodeOptions { dev, ..NodeOptions::default() };
         let node = Node::start(config, host, options).await.unwrap();
         let mesh = format!("https://localhost:{}", node.mesh_addr().port());
         let dev = format!("http://{}", node.dev_addr().unwrap());

@@ -1,0 +1,165 @@
+//! Replacing a policy while requests run: a changed one is loaded beside the path of requests and
+//! put in place as a whole; a wrong one is refused and the last good one goes on deciding.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use convoke_model::chain;
+use convoke_policy::Policy;
+use tokio::sync::Notify;
+use tokio::task::JoinError;
+
+use super::sources::{Sources, Stamp};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::node::StartError;
+use crate::observe::health::Health;
+use crate::path_metrics::PathMetrics;
+
+/// How long a file must not change before it is read. Editors and copies write in pieces, and a
+/// piece of a policy may be a policy, with other rules.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How often a file that goes on changing is waited for before the next regular look.
+const SETTLE_TRIES: usize = 20;
+
+/// Watches the files of one policy.
+pub(super) struct Reload {
+    config: Config,
+    clock: Clock,
+    health: Arc<Health>,
+    metrics: PathMetrics,
+    seen: Mutex<Seen>,
+}
+
+/// What was last looked at.
+struct Seen {
+    paths: Vec<PathBuf>,
+    /// `None` before the first look.
+    stamps: Option<Vec<Option<Stamp>>>,
+    /// Of the texts that were last read, loaded or not.
+    digest: String,
+}
+
+/// What a look found.
+enum Found {
+    /// As before.
+    Same,
+    /// Other files, with what they make.
+    Other(Result<Policy, StartError>),
+}
+
+impl Reload {
+    /// Loads the policy for the first time.
+    pub(super) fn open(
+        config: &Config,
+        clock: Clock,
+        health: &Arc<Health>,
+        metrics: &PathMetrics,
+    ) -> Result<(Arc<Self>, Policy), StartError> {
+        let sources = Sources::read(config)?;
+        let policy = sources.load(&config.authorization)?;
+        health.policy_changed(policy.revision(), clock.now());
+        // The files may have changed since they were read; the first look finds that out.
+        let seen = Seen { paths: sources.paths().to_vec(), stamps: None, digest: sources.digest() };
+        let reload = Self {
+            config: config.clone(),
+            clock,
+            health: Arc::clone(health),
+            metrics: metrics.clone(),
+            seen: Mutex::new(seen),
+        };
+        Ok((Arc::new(reload), policy))
+    }
+
+    /// Waits for another policy, as long as that takes. What cannot be loaded is said and not given.
+    pub(super) async fn changed(self: &Arc<Self>, asked: &Notify) -> Policy {
+        loop {
+            let by_hand = self.until_the_next_look(asked).await;
+            match self.look(by_hand).await {
+                Ok(Found::Same) if by_hand => tracing::info!("Policy is the one that is loaded"),
+                Ok(Found::Same) => {}
+                Ok(Found::Other(Ok(policy))) => {
+                    let revision = policy.revision();
+                    self.metrics.reloaded(true);
+                    self.health.policy_changed(revision, self.clock.now());
+                    tracing::info!(revision = &*revision.0, "Policy reloaded");
+                    return policy;
+                }
+                Ok(Found::Other(Err(error))) => self.refused(&chain(&error)),
+                Err(panic) => self.refused(&format!("the policy could not be loaded: {panic}")),
+            }
+        }
+    }
+
+    /// Whether the next look is one that somebody asked for.
+    async fn until_the_next_look(&self, asked: &Notify) -> bool {
+        match self.config.authorization.reload_interval {
+            None => {
+                asked.notified().await;
+                true
+            }
+            Some(interval) => tokio::time::timeout(interval, asked.notified()).await.is_ok(),
+        }
+    }
+
+    async fn look(self: &Arc<Self>, by_hand: bool) -> Result<Found, JoinError> {
+        for _ in 0..SETTLE_TRIES {
+            let this = Arc::clone(self);
+            let before = tokio::task::spawn_blocking(move || this.stamps()).await?;
+            if !by_hand && self.seen().stamps.as_ref() == Some(&before) {
+                return Ok(Found::Same);
+            }
+            tokio::time::sleep(SETTLE).await;
+            let this = Arc::clone(self);
+            let found = tokio::task::spawn_blocking(move || this.read(&before)).await?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        // It goes on changing; the next look is as good as this one.
+        Ok(Found::Same)
+    }
+
+    /// Reads the files, unless they change meanwhile or have since `before`.
+    fn read(&self, before: &[Option<Stamp>]) -> Option<Found> {
+        let read = Sources::read(&self.config);
+        if self.stamps() != before {
+            return None;
+        }
+        let digest = match &read {
+            Ok(sources) => sources.digest(),
+            Err(error) => chain(error),
+        };
+        {
+            let mut seen = self.seen();
+            seen.stamps = Some(before.to_vec());
+            if let Ok(sources) = &read {
+                // The files may be found elsewhere now; the next look is at these.
+                seen.paths = sources.paths().to_vec();
+            }
+            if seen.digest == digest {
+                return Some(Found::Same);
+            }
+            seen.digest = digest;
+        }
+        Some(Found::Other(read.and_then(|sources| Ok(sources.load(&self.config.authorization)?))))
+    }
+
+    fn refused(&self, error: &str) {
+        self.metrics.reloaded(false);
+        let revision = self.health.policy_refused(error, self.clock.now());
+        tracing::error!(error, revision, "Policy was not reloaded; the last good one decides");
+    }
+
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        let paths = self.seen().paths.clone();
+        paths.iter().map(|path| Stamp::of(path)).collect()
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        // Nothing panics while it is held.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

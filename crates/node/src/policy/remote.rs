@@ -1,0 +1,328 @@
+//! Asking a policy server: OPA, or what speaks its REST API.
+//!
+//! Nothing but an answer in time allows. A server that fails is spared for a while, so that its
+//! death costs no caller its whole timeout, and is looked for by itself, so that it is found again
+//! also when nobody calls any more.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use convoke_model::{Revision, chain, limits};
+use convoke_net::client::{
+    Address, AddressError, Dialer, Pool, PoolLimits, Provenance, Response, Route, SendError,
+};
+use convoke_policy::{Question, RemoteError, RemotePolicy, RemoteVerdict};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Request, Uri};
+use http_body_util::Full;
+use rustls::RootCertStore;
+use rustls::client::Resumption;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::version::TLS13;
+use tokio::time::Instant;
+
+use super::breaker::Breaker;
+use crate::config::OpaConfig;
+use crate::observe::health::Health;
+use crate::path_metrics::{PathMetrics, ServerAnswer};
+
+/// Largest answer, in bytes: a decision, a sentence and the name of a rule.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// Most questions on their way at a time; further ones wait within their timeout.
+const QUESTIONS_MAX: usize = 128;
+
+/// How often a server that is away is looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Where the roots of the Web's PKI are kept, unless `SSL_CERT_FILE` says otherwise.
+///
+/// Source: the list of Go's `crypto/x509`, for the common distributions.
+const ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Why a policy server cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyServerError {
+    /// Its URL is none.
+    #[error("`authorization.opa.url`: {0}")]
+    Address(#[from] AddressError),
+    /// Plain HTTP to another machine.
+    #[error(
+        "`authorization.opa.url` is plain http to {host}, where anybody on the way decides; use \
+         https, or a server on this machine"
+    )]
+    Plaintext {
+        /// The host of the URL.
+        host: String,
+    },
+    /// The path of the decision makes no URL.
+    #[error("`authorization.opa.path` `{path}` is no path; write names with slashes between them")]
+    Path {
+        /// The path.
+        path: String,
+    },
+    /// The token has a character that no header may have.
+    #[error("the token of `authorization.opa` has a character that no header may have")]
+    Token,
+    /// There is nothing to check the server's certificate by.
+    #[error(
+        "`authorization.opa.url` is https and no root certificates are found; install \
+         ca-certificates, or name a file in SSL_CERT_FILE"
+    )]
+    NoRoots,
+    /// The root certificates cannot be read.
+    #[error("root certificates {path}: {why}")]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The cryptography that TLS needs is not there.
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A policy server.
+pub(super) struct PolicyServer {
+    policy: RemotePolicy,
+    pool: Pool,
+    route: Route,
+    decision: Uri,
+    health_path: Uri,
+    token: Option<HeaderValue>,
+    timeout: Duration,
+    breaker: Breaker,
+    began: Instant,
+    /// Whether it answered when it was last asked; nothing is known at first, which counts as no.
+    up: AtomicBool,
+    health: Arc<Health>,
+    metrics: PathMetrics,
+}
+
+impl PolicyServer {
+    /// The server that `config` names. It is not asked yet, and need not be there.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyServerError`] says what in the configuration, or on this machine, is in the way.
+    pub(super) fn new(
+        config: &OpaConfig,
+        health: &Arc<Health>,
+        metrics: &PathMetrics,
+    ) -> Result<Self, PolicyServerError> {
+        let address = Address::parse_with_http(&config.url, Provenance::Operator)?;
+        let tls = if address.is_https() {
+            Some(Arc::new(web_pki()?))
+        } else if is_this_machine(&address.host()) {
+            None
+        } else {
+            return Err(PolicyServerError::Plaintext { host: address.host() });
+        };
+        let name = config.path.trim_matches('/');
+        let prefix = address.path().trim_end_matches('/').to_owned();
+        let wrong = || PolicyServerError::Path { path: config.path.clone() };
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-' | '.');
+        if name.is_empty() || !name.chars().all(is_name) {
+            return Err(wrong());
+        }
+        let path = |text: String| text.parse::<Uri>().map_err(|_| wrong());
+        let token = match &config.token {
+            Some(token) => {
+                let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                    .map_err(|_| PolicyServerError::Token)?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        let limits = PoolLimits {
+            per_destination_max: QUESTIONS_MAX,
+            idle_max: QUESTIONS_MAX,
+            response_bytes_max: ANSWER_BYTES_MAX,
+            ..PoolLimits::default()
+        };
+        health.set_policy_reachable(false);
+        Ok(Self {
+            policy: RemotePolicy::new(name),
+            pool: Pool::new(Dialer::default(), limits),
+            decision: path(format!("{prefix}/v1/data/{name}"))?,
+            health_path: path(format!("{prefix}/health"))?,
+            route: Route { address, tls, identity: "".into(), revision: 0 },
+            token,
+            timeout: config.timeout,
+            breaker: Breaker::default(),
+            began: Instant::now(),
+            up: AtomicBool::new(false),
+            health: Arc::clone(health),
+            metrics: metrics.clone(),
+        })
+    }
+
+    /// What its decisions are put on record under.
+    pub(super) fn revision(&self) -> &Revision {
+        self.policy.revision()
+    }
+
+    /// Asks `question`; whatever goes wrong is a refusal.
+    pub(super) async fn ask(&self, question: &Question<'_>) -> RemoteVerdict {
+        let Some(leave) = self.breaker.leave(self.began.elapsed()) else {
+            self.metrics.server(ServerAnswer::Spared);
+            let why = "the policy server did not answer before; it is asked again in a moment";
+            return RemoteVerdict::failed(&self.policy, RemoteError::Unreachable(why.to_owned()));
+        };
+        let input = question.to_json();
+        if input.len() > limits::POLICY_INPUT_BYTES_MAX {
+            return RemoteVerdict::failed(&self.policy, RemoteError::TooLarge);
+        }
+        let sent = self.send(Request::post(&self.decision), Bytes::from(envelope(&input))).await;
+        let (verdict, error) = match sent {
+            Ok(answer) => {
+                let status = answer.status().as_u16();
+                let verdict = RemoteVerdict::read(&self.policy, status, answer.body());
+                (verdict, format!("the policy server answered {status}, not with a decision"))
+            }
+            Err(SendError::TimedOut { .. }) => {
+                let verdict = RemoteVerdict::failed(&self.policy, RemoteError::OverTime);
+                (verdict, "the policy server did not answer in time".to_owned())
+            }
+            Err(error) => {
+                let why = chain(&error);
+                let unreachable = RemoteError::Unreachable(why.clone());
+                (RemoteVerdict::failed(&self.policy, unreachable), why)
+            }
+        };
+        if verdict.is_answer() {
+            self.metrics.server(ServerAnswer::Answered);
+            leave.answered();
+            self.is_up();
+        } else {
+            self.metrics.server(ServerAnswer::Failed);
+            if leave.failed(self.began.elapsed()) {
+                self.is_down(&error);
+            }
+        }
+        verdict
+    }
+
+    /// Looks for the server while it is away, without end.
+    pub(super) async fn watch(&self) {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        let mut first = true;
+        loop {
+            tick.tick().await;
+            if self.up.load(Ordering::Relaxed) {
+                continue;
+            }
+            match self.send(Request::get(&self.health_path), Bytes::new()).await {
+                // Something between us and the server may not know this path; it does know whether
+                // there is a server.
+                Ok(answer) if !answer.status().is_server_error() => {
+                    self.breaker.reset();
+                    self.is_up();
+                }
+                Ok(answer) if first => self.is_down(&format!("it answered {}", answer.status())),
+                Err(error) if first => self.is_down(&chain(&error)),
+                Ok(_) | Err(_) => {}
+            }
+            first = false;
+        }
+    }
+
+    async fn send(
+        &self,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<Response, SendError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut request = request.body(Full::new(body)).unwrap_or_else(|_| {
+            unreachable!("method and path were parsed, and there is no header yet")
+        });
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(token) = &self.token {
+            headers.insert(AUTHORIZATION, token.clone());
+        }
+        self.pool.send(&self.route, request, deadline).await
+    }
+
+    fn is_up(&self) {
+        if self.up.load(Ordering::Relaxed) || self.up.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.health.set_policy_reachable(true);
+        self.metrics.policy_server_down.set(0);
+        tracing::info!(server = %self, "Policy server answers");
+    }
+
+    fn is_down(&self, error: &str) {
+        self.up.store(false, Ordering::Relaxed);
+        self.health.set_policy_reachable(false);
+        self.metrics.policy_server_down.set(1);
+        tracing::error!(
+            server = %self,
+            error,
+            "Policy server cannot be asked; every call is refused until it answers"
+        );
+    }
+}
+
+/// Where it is; the token is not shown.
+impl fmt::Display for PolicyServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = &self.route.address;
+        let scheme = if address.is_https() { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}{}", address.host(), address.port(), self.decision)
+    }
+}
+
+fn envelope(input: &[u8]) -> Vec<u8> {
+    [b"{\"input\":", input, b"}"].concat()
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// TLS 1.3 to a server with a name of the Web's PKI.
+fn web_pki() -> Result<rustls::ClientConfig, PolicyServerError> {
+    let path = match std::env::var_os("SSL_CERT_FILE") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let found = ROOTS.iter().map(PathBuf::from).find(|path| path.is_file());
+            found.ok_or(PolicyServerError::NoRoots)?
+        }
+    };
+    let wrong = |why: String| PolicyServerError::Roots { path: path.clone(), why };
+    let certificates = CertificateDer::pem_file_iter(&path)
+        .map_err(|error| wrong(error.to_string()))?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| wrong(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    let (added, _not_understood) = roots.add_parsable_certificates(certificates);
+    if added == 0 {
+        return Err(wrong("there is no certificate in it".to_owned()));
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests;
