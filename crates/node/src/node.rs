@@ -173,7 +173,8 @@ impl Node {
         let identity = Arc::new(open_identity(&config).await?);
         tracing::info!(spiffe_id = identity.spiffe_id().as_str(), "Loaded SPIFFE identity");
 
-        let client = Client::with_source(Arc::clone(&identity));
+        let observer = Arc::clone(&metrics.outward) as _;
+        let client = Client::new(Arc::clone(&identity), agent.calls.clone(), Some(observer));
         let outbound = Arc::new(Calls { client, metrics: Arc::clone(&metrics) });
 
         let service = Arc::new(Service {

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use convoke_model::{SpiffeId, UnixMillis};
@@ -20,6 +20,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::calls::CallMetrics;
 use crate::path_metrics::PathMetrics;
 
 /// The media type of [`Metrics::encode`]. Source: OpenMetrics 1.0 §4.
@@ -63,6 +64,8 @@ pub struct Metrics {
     targets: HashMap<SpiffeId, TargetMetrics>,
     other_target: TargetMetrics,
     calls: Family<CallLabels, Counter>,
+    /// What happens to calls before they end.
+    pub(crate) outward: Arc<CallMetrics>,
     allowed: Counter,
     denied: Counter,
     decision_seconds: Histogram,
@@ -179,6 +182,8 @@ impl Metrics {
         add.register("identity_ttl_seconds", help, svid_ttl.clone());
         let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
         add.register("build", "What is running", build);
+        let targets: Vec<&SpiffeId> = targets.into_iter().collect();
+        let outward = Arc::new(CallMetrics::register(&mut registry, targets.iter().copied()));
         let path = PathMetrics::register(&mut registry);
 
         let capability = |name: &str| {
@@ -215,6 +220,7 @@ impl Metrics {
             svid_valid_until: AtomicU64::new(0),
             path,
             calls,
+            outward,
             registry,
         }
     }
