@@ -30,12 +30,12 @@ impl Exerciser {
         Ok(micros)
     }
 
-    /// Take some time
+    /// Take some time, and say ten times how far it is
     #[capability]
     async fn work(&self, context: &Context, millis: u64) -> Result<u64, HandlerError> {
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(millis.min(60_000))) => {}
-            () = context.cancelled().cancelled() => {}
+        for step in 1..=10 {
+            tokio::time::sleep(Duration::from_millis(millis.min(60_000) / 10)).await;
+            context.progress(format!("{step} of 10")).await?;
         }
         Ok(millis)
     }

@@ -27,6 +27,7 @@ pub(crate) async fn serve(options: IdentityServe) -> Result<(), Failure> {
     let trust_domain = options.trust_domain.clone();
     let mut config = IssuerConfig::new(options.trust_domain, data_dir.clone(), options.socket);
     config.svid_ttl = options.ttl;
+    config.svid_renew_after = options.renew_after;
     config.jwt_svid_ttl = options.jwt_ttl;
     config.ca_ttl = options.ca_ttl;
     config.federate = options.federate;
@@ -50,6 +51,7 @@ pub(crate) async fn serve(options: IdentityServe) -> Result<(), Failure> {
 fn not_issuing(error: &IssuerError) -> Failure {
     let option = match error {
         IssuerError::SvidTtl { .. } => "--ttl",
+        IssuerError::SvidRenewal { .. } => "--renew-after",
         IssuerError::CaTtl { .. } => "--ttl or --ca-ttl",
         IssuerError::JwtSvidTtl { .. } => "--jwt-ttl",
         IssuerError::Federated { .. } => "--federate",

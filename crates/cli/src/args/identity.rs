@@ -40,6 +40,9 @@ pub(crate) struct IdentityServe {
     /// How long a certificate is good for; it is renewed at half of that
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub(crate) ttl: Duration,
+    /// Renew a certificate at this age already
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) renew_after: Option<Duration>,
     /// How long a token (JWT-SVID) is good for
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub(crate) jwt_ttl: Duration,

@@ -16,7 +16,10 @@ use zeroize::Zeroizing;
 use super::data_dir::DataDir;
 use super::error::IssuerError;
 use super::generation::{Generation, Svid, parse_pem};
-use super::{CA_TTL_MAX, IssuerConfig, JWT_SVID_TTL_MAX, JWT_SVID_TTL_MIN, SVID_TTL_MIN};
+use super::{
+    CA_TTL_MAX, IssuerConfig, JWT_SVID_TTL_MAX, JWT_SVID_TTL_MIN, SVID_RENEW_AFTER_MIN,
+    SVID_TTL_MIN,
+};
 use crate::jwt::JwtBundle;
 
 /// All generations in one file, so that one rename replaces them together.
@@ -34,6 +37,7 @@ pub(super) const CA_PER_SVID: u32 = 4;
 pub(super) struct Authority {
     trust_domain: TrustDomain,
     svid_ttl: Duration,
+    svid_renew_after: Option<Duration>,
     jwt_svid_ttl: Duration,
     ca_ttl: Duration,
     dir: Arc<DataDir>,
@@ -72,6 +76,7 @@ impl Authority {
         let authority = Self {
             trust_domain: trust_domain.clone(),
             svid_ttl: *svid_ttl,
+            svid_renew_after: config.svid_renew_after,
             jwt_svid_ttl: *jwt_svid_ttl,
             ca_ttl: *ca_ttl,
             dir,
@@ -89,6 +94,12 @@ impl Authority {
     /// How long an SVID lives whose entry says nothing else.
     pub(super) fn svid_ttl(&self) -> Duration {
         self.svid_ttl
+    }
+
+    /// At which age an SVID that lives for `life` is replaced.
+    pub(super) fn svid_renewal(&self, life: Duration) -> Duration {
+        let half = life / 2;
+        self.svid_renew_after.map_or(half, |after| after.min(half))
     }
 
     /// The longest life that an entry may give to its SVIDs.
@@ -203,6 +214,9 @@ pub(super) fn check_lives(config: &IssuerConfig) -> Result<(), IssuerError> {
     let IssuerConfig { svid_ttl, ca_ttl, jwt_svid_ttl, .. } = config;
     if *svid_ttl < SVID_TTL_MIN {
         return Err(IssuerError::SvidTtl { found: *svid_ttl, min: SVID_TTL_MIN });
+    }
+    if let Some(found) = config.svid_renew_after.filter(|after| *after < SVID_RENEW_AFTER_MIN) {
+        return Err(IssuerError::SvidRenewal { found, min: SVID_RENEW_AFTER_MIN });
     }
     if ca_ttl.checked_div(CA_PER_SVID).is_none_or(|quarter| quarter < *svid_ttl)
         || *ca_ttl > CA_TTL_MAX

@@ -9,6 +9,17 @@ pub(super) use crate::source::chain;
 /// Why an issuer cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerError {
+    /// SVIDs would be replaced all the time.
+    #[error(
+        "a certificate replaced after {} is replaced too often; make it {} or more",
+        human(.found), human(.min)
+    )]
+    SvidRenewal {
+        /// The configured age.
+        found: Duration,
+        /// The least one.
+        min: Duration,
+    },
     /// An SVID would end before it can be replaced.
     #[error("a certificate good for {} is too short; make it {} or more", human(.found), human(.min))]
     SvidTtl {

@@ -72,6 +72,9 @@ pub const CA_TTL_DEFAULT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Shortest life of an SVID. X.509 counts whole seconds, and a rotation needs time before it.
 pub const SVID_TTL_MIN: Duration = Duration::from_secs(2);
 
+/// Shortest age at which an SVID is replaced: sooner, an issuer would do little else.
+pub const SVID_RENEW_AFTER_MIN: Duration = Duration::from_secs(1);
+
 /// Longest life of the authority's certificate: a hundred years, so that its end stays a date that
 /// every reader of certificates knows.
 pub const CA_TTL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -108,8 +111,11 @@ pub struct IssuerConfig {
     pub data_dir: PathBuf,
     /// Where the Workload API is served; the admin socket is beside it.
     pub socket: PathBuf,
-    /// How long an SVID is valid; it is replaced at half of it.
+    /// How long an SVID is valid.
     pub svid_ttl: Duration,
+    /// At which age an SVID is replaced, if that is sooner than half of its life, at which it is
+    /// in any case.
+    pub svid_renew_after: Option<Duration>,
     /// How long a certificate of the authority is valid; at least four times as long as an SVID.
     pub ca_ttl: Duration,
     /// How long a JWT-SVID is valid.
@@ -128,6 +134,7 @@ impl IssuerConfig {
             data_dir,
             socket,
             svid_ttl: SVID_TTL_DEFAULT,
+            svid_renew_after: None,
             ca_ttl: CA_TTL_DEFAULT,
             jwt_svid_ttl: JWT_SVID_TTL_DEFAULT,
             federate: Vec::new(),

@@ -43,9 +43,10 @@ impl Push for Svids {
                 tracing::error!(%spiffe_id, error = %error::chain(&error), "SVID not made");
                 Status::internal("the SVID could not be made")
             })?;
-            // All are replaced when the first one has half of its life behind it.
-            let half = now + svid.ends.duration_since(now).unwrap_or_default() / 2;
-            due = Some(due.map_or(half, |due| due.min(half)));
+            // All are replaced when the first one has to be.
+            let life = svid.ends.duration_since(now).unwrap_or_default();
+            let renewal = now + authority.svid_renewal(life);
+            due = Some(due.map_or(renewal, |due| due.min(renewal)));
             Ok(X509Svid {
                 spiffe_id: spiffe_id.as_str().to_owned(),
                 x509_svid: svid.certificate,

@@ -233,3 +233,21 @@ async fn a_renewal_that_cannot_be_written_changes_nothing() {
     assert!(authority.tend(world.day(17)).unwrap());
     assert!(verifies(&world.issue(&authority, 17), &authority.bundle(), world.day(17)));
 }
+
+#[test]
+fn svids_are_replaced_at_half_of_their_life_or_sooner() {
+    let check = |renew_after: Option<Duration>, expected: Duration| {
+        let mut world = world();
+        world.config.svid_renew_after = renew_after;
+        assert_eq!(world.open(0).svid_renewal(4 * DAY), expected, "{renew_after:?}");
+    };
+    check(None, 2 * DAY);
+    check(Some(DAY), DAY);
+    check(Some(3 * DAY), 2 * DAY);
+
+    let mut world = world();
+    world.config.svid_renew_after = Some(Duration::from_millis(999));
+    assert!(matches!(check_lives(&world.config), Err(IssuerError::SvidRenewal { .. })));
+    world.config.svid_renew_after = Some(SVID_RENEW_AFTER_MIN);
+    assert!(check_lives(&world.config).is_ok());
+}
