@@ -54,8 +54,10 @@ enum Phase {
     Open {
         until: Duration,
     },
-    /// One call is out to see.
-    HalfOpen,
+    /// One call is out to see, since then.
+    HalfOpen {
+        since: Duration,
+    },
 }
 
 /// Whether calls are let through.
@@ -100,12 +102,13 @@ impl Breaker {
 
     /// How long calls will still be refused; `None` if one would be let through.
     pub(crate) fn held(&self, now: Duration) -> Option<Duration> {
-        match self.phase {
-            Phase::Closed { .. } => None,
-            Phase::Open { until } => until.checked_sub(now).filter(|left| !left.is_zero()),
-            // Nobody knows how long the probe takes; if it fails, this is what follows.
-            Phase::HalfOpen => Some(self.open_for),
-        }
+        let until = match self.phase {
+            Phase::Closed { .. } => return None,
+            Phase::Open { until } => until,
+            // A probe may have hours to wait for its answer, and others have not.
+            Phase::HalfOpen { since } => since.saturating_add(self.open_for),
+        };
+        until.checked_sub(now).filter(|left| !left.is_zero())
     }
 
     /// Lets one call through, or says how long none will be.
@@ -113,8 +116,11 @@ impl Breaker {
         if let Some(left) = self.held(now) {
             return Err(left);
         }
-        if matches!(self.phase, Phase::Open { .. }) {
-            self.enter(Phase::HalfOpen);
+        match &mut self.phase {
+            Phase::Closed { .. } => {}
+            Phase::Open { .. } => self.enter(Phase::HalfOpen { since: now }),
+            // The probe before it still counts: slow is not the same as down.
+            Phase::HalfOpen { since } => *since = now,
         }
         Ok(Pass { generation: self.generation })
     }
@@ -143,13 +149,13 @@ impl Breaker {
                     self.open(settings, now, random);
                 }
             }
-            (Phase::HalfOpen, Outcome::Works) => {
+            (Phase::HalfOpen { .. }, Outcome::Works) => {
                 self.closed_at = now;
                 self.enter(Phase::closed());
             }
-            (Phase::HalfOpen, Outcome::Fails) => self.open(settings, now, random),
+            (Phase::HalfOpen { .. }, Outcome::Fails) => self.open(settings, now, random),
             // The next call finds out instead.
-            (Phase::HalfOpen, Outcome::Nothing) => self.enter(Phase::Open { until: now }),
+            (Phase::HalfOpen { .. }, Outcome::Nothing) => self.enter(Phase::Open { until: now }),
             (Phase::Closed { .. }, Outcome::Nothing) | (Phase::Open { .. }, _) => {}
         }
     }
@@ -158,7 +164,7 @@ impl Breaker {
         match self.phase {
             Phase::Closed { .. } => BreakerState::Closed,
             Phase::Open { .. } => BreakerState::Open,
-            Phase::HalfOpen => BreakerState::HalfOpen,
+            Phase::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
 
@@ -260,7 +266,7 @@ mod tests {
         assert_eq!(breaker.admit(secs(29.0)).unwrap_err(), secs(1.0));
         let probe = breaker.admit(secs(30.0)).unwrap();
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        assert_eq!(breaker.admit(secs(30.0)).unwrap_err(), secs(30.0));
+        assert_eq!(breaker.admit(secs(31.0)).unwrap_err(), secs(29.0));
         breaker.record(&SETTINGS, probe, Outcome::Works, secs(31.0), 0);
         assert_eq!(breaker.state(), BreakerState::Closed);
         assert!(breaker.admit(secs(31.0)).is_ok());
@@ -273,6 +279,21 @@ mod tests {
         breaker.record(&SETTINGS, probe, Outcome::Nothing, secs(31.0), 0);
         assert_eq!(breaker.state(), BreakerState::Open);
         assert!(breaker.admit(secs(31.0)).is_ok());
+    }
+
+    #[test]
+    fn a_probe_that_takes_long_is_joined_by_another_and_still_counts() {
+        for slow_ends_first in [true, false] {
+            let mut breaker = opened();
+            let slow = breaker.admit(secs(30.0)).unwrap();
+            let next = breaker.admit(secs(60.0)).unwrap();
+            assert_eq!(breaker.admit(secs(61.0)).unwrap_err(), secs(29.0));
+            let (first, last) = if slow_ends_first { (slow, next) } else { (next, slow) };
+            breaker.record(&SETTINGS, first, Outcome::Works, secs(62.0), 0);
+            assert_eq!(breaker.state(), BreakerState::Closed);
+            breaker.record(&SETTINGS, last, Outcome::Fails, secs(63.0), 0);
+            assert_eq!(breaker.state(), BreakerState::Closed);
+        }
     }
 
     #[test]
@@ -313,24 +334,31 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens in whichever order, only one probe is out at a time, none goes out
-        /// before its time, and a breaker that is open opens again to calls when time passes.
+        /// Whatever happens in whichever order, no probe goes out before its time, nor sooner than
+        /// that after another that is still out, and there is always a way back.
         #[test]
         fn the_rules_hold(
             steps in proptest::collection::vec((0_u64..40_000, 0_u8..3, any::<bool>(), any::<u64>()), 1..300),
         ) {
             let mut breaker = Breaker::new();
             let (mut now, mut out) = (Duration::ZERO, Vec::new());
-            let mut opened_at = None;
+            let (mut opened_at, mut probed_at) = (None, None);
             for (millis, outcome, begin, random) in steps {
                 now += Duration::from_millis(millis);
                 let before = breaker.state();
                 if begin {
                     match breaker.admit(now) {
                         Ok(pass) => {
-                            prop_assert!(before != BreakerState::HalfOpen);
                             if let Some(at) = opened_at.take() {
                                 prop_assert!(now - at >= SETTINGS.open_for);
+                            }
+                            match (before, probed_at) {
+                                (BreakerState::Closed, _) => {}
+                                (BreakerState::HalfOpen, Some(at)) => {
+                                    prop_assert!(now - at >= SETTINGS.open_for);
+                                    probed_at = Some(now);
+                                }
+                                _ => probed_at = Some(now),
                             }
                             out.push(pass);
                         }

@@ -12,7 +12,7 @@ use crate::gate::Gate;
 
 /// Most endpoints that are kept. Each is a few kilobytes; who calls more agents than this pays for
 /// making some of them again.
-const ENDPOINTS_MAX: usize = 1024;
+pub(crate) const ENDPOINTS_MAX: usize = 1024;
 
 /// One agent at one address.
 pub(crate) struct Endpoint {
@@ -91,6 +91,13 @@ impl Endpoints {
         });
         known.entry(agent.clone()).or_default().push(Arc::clone(&endpoint));
         Ok(endpoint)
+    }
+}
+
+#[cfg(test)]
+impl Endpoints {
+    pub(crate) fn len(&self) -> usize {
+        self.0.read().unwrap().values().map(Vec::len).sum()
     }
 }
 

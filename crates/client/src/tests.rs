@@ -397,3 +397,21 @@ async fn a_ping_says_where_the_time_goes() {
     let error = client.ping(&world.worker, &world.address).await.unwrap_err();
     assert!(matches!(error, CallError::Refused(_)), "{error}");
 }
+
+#[tokio::test]
+async fn no_more_is_kept_of_agents_than_a_bound() {
+    let world = World::new(&[]);
+    // One that is in trouble, which must not be forgotten for others that are well.
+    let breaker = BreakerSettings { failures_max: 1, open_for: Duration::from_secs(3600) };
+    let settings = CallSettings { breaker, ..settings() };
+    let client = Client::new(world.authority.source("/caller"), settings, None);
+    world.seen.script.lock().unwrap().push_back(Does::Fails(FaultCode::Internal, BUSY, None));
+    let call = || client.call(&world.worker, "count_words", ()).address(&world.address).json();
+    call().await.unwrap_err();
+    for port in 1..3000 {
+        client.endpoint(&world.worker, &format!("https://elsewhere:{port}"), 1).unwrap();
+        assert!(client.0.endpoints.len() <= endpoint::ENDPOINTS_MAX);
+    }
+    let error = call().await.unwrap_err();
+    assert!(matches!(error, CallError::Failed(AgentCallError::CircuitOpen { .. })), "{error}");
+}
