@@ -234,8 +234,8 @@ async fn a_renewal_that_cannot_be_written_changes_nothing() {
     assert!(verifies(&world.issue(&authority, 17), &authority.bundle(), world.day(17)));
 }
 
-#[test]
-fn svids_are_replaced_at_half_of_their_life_or_sooner() {
+#[tokio::test]
+async fn svids_are_replaced_at_half_of_their_life_or_sooner() {
     let check = |renew_after: Option<Duration>, expected: Duration| {
         let mut world = world();
         world.config.svid_renew_after = renew_after;
