@@ -139,6 +139,15 @@ impl Operation {
 }
 
 impl OperationKind {
+    /// Every operation, those that begin something first.
+    pub const ALL: &[Self] = &[
+        Self::SendMessage,
+        Self::SendStreamingMessage,
+        Self::GetTask,
+        Self::CancelTask,
+        Self::SubscribeToTask,
+    ];
+
     /// The name that A2A gives the operation; policy, logs and audit use the same.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -26,13 +26,13 @@ pub struct PolicyData {
 }
 
 /// Reads `files` and merges them: objects of the same path become one, and nothing else may have
-/// the same path twice. `package` is the policy's own, whose place has to stay free.
+/// the same path twice. `package` is the policy's own, if there is one, whose place has to stay free.
 ///
 /// # Errors
 ///
 /// [`LoadError::Data`] names the first file that is too large, too deep, no object, or in the way
 /// of another or of the policy.
-pub(crate) fn merge(files: &[PolicyData], package: &str) -> Result<Value, LoadError> {
+pub(crate) fn merge(files: &[PolicyData], package: Option<&str>) -> Result<Value, LoadError> {
     let fail = |file: &PolicyData, message: String| {
         Err(LoadError::Data { name: file.name.clone(), message })
     };
@@ -58,7 +58,7 @@ pub(crate) fn merge(files: &[PolicyData], package: &str) -> Result<Value, LoadEr
         if !matches!(value, Value::Object(_)) {
             return fail(file, "is not a JSON object; wrap it in one, under a name".to_owned());
         }
-        if let Some(path) = taken(&value, package) {
+        if let Some(path) = package.and_then(|package| taken(&value, package)) {
             return fail(
                 file,
                 format!("has a value at `{path}`, where the policy's rules are; rename the key"),
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn files_become_one_document() {
         let check = |texts: &[&str], expected: &str| {
-            let merged = merge(&files(texts), "agentweave.authz").unwrap();
+            let merged = merge(&files(texts), Some("agentweave.authz")).unwrap();
             assert_eq!(merged, Value::from_json_str(expected).unwrap(), "{texts:?}");
         };
         check(&[], "{}");
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn what_cannot_be_one_document_is_refused() {
         let check = |texts: &[&str], expected: &str| {
-            let error = merge(&files(texts), "agentweave.authz").unwrap_err();
+            let error = merge(&files(texts), Some("agentweave.authz")).unwrap_err();
             assert_eq!(error.to_string(), expected, "{texts:?}");
         };
         check(&["[]"], "0.json is not a JSON object; wrap it in one, under a name");

@@ -38,7 +38,7 @@ impl Question<'_> {
                         out.extend_from_slice(params.get().as_bytes());
                     }
                 }
-                Field::Timestamp => {
+                Field::Timestamp | Field::TimestampAlias => {
                     key(&mut out, name);
                     write_json_string(&mut out, &self.at.to_string());
                 }

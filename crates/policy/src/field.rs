@@ -53,6 +53,10 @@ fields! {
     CalleeSpiffeIdAlias "" "callee_spiffe_id"
     ResourceSpiffeIdAlias "" "resource_spiffe_id"
     ActionAlias "" "action"
+    MethodAlias "" "method"
+    TimestampAlias "" "timestamp"
+    CallerTrustDomainAlias "" "caller_trust_domain"
+    ResourceTrustDomainAlias "" "resource_trust_domain"
 }
 
 impl Field {
@@ -65,6 +69,7 @@ impl Field {
             self,
             Self::Params
                 | Self::Timestamp
+                | Self::TimestampAlias
                 | Self::RemoteAddr
                 | Self::RequestId
                 | Self::TaskId
@@ -84,7 +89,9 @@ impl Field {
             Self::CallerSpiffeId | Self::CallerSpiffeIdAlias => {
                 caller.map(|caller| caller.spiffe_id.as_str())
             }
-            Self::CallerTrustDomain => caller.map(|caller| caller.spiffe_id.trust_domain_str()),
+            Self::CallerTrustDomain | Self::CallerTrustDomainAlias => {
+                caller.map(|caller| caller.spiffe_id.trust_domain_str())
+            }
             Self::CallerPath => caller.map(|caller| caller.spiffe_id.path()),
             Self::CallerTenant => caller.map(|caller| &*caller.tenant),
             Self::CallerApp => caller.map(|caller| &*caller.app).filter(|app| !app.is_empty()),
@@ -92,16 +99,18 @@ impl Field {
             Self::AgentSpiffeId | Self::CalleeSpiffeIdAlias | Self::ResourceSpiffeIdAlias => {
                 Some(question.agent.as_str())
             }
-            Self::AgentTrustDomain => Some(question.agent.trust_domain_str()),
+            Self::AgentTrustDomain | Self::ResourceTrustDomainAlias => {
+                Some(question.agent.trust_domain_str())
+            }
             Self::AgentName => Some(question.agent_name),
-            Self::Method | Self::ActionAlias => Some(question.method),
+            Self::Method | Self::ActionAlias | Self::MethodAlias => Some(question.method),
             Self::Operation => Some(question.operation.as_str()),
             Self::Protocol => Some(question.protocol),
             Self::RemoteAddr => Some(question.remote_addr),
             Self::RequestId => Some(question.request_id),
             Self::TaskId => question.task_id,
             Self::ContextId => question.context_id,
-            Self::Params | Self::Timestamp | Self::Delegation => None,
+            Self::Params | Self::Timestamp | Self::TimestampAlias | Self::Delegation => None,
         }
     }
 }
@@ -170,7 +179,8 @@ mod tests {
         check(&["action", "x"], &[Field::ActionAlias]);
         check(&["delegation", "chain"], &[Field::Delegation]);
         check(&["caller_spiffe_id"], &[Field::CallerSpiffeIdAlias]);
-        check(&["method"], &[]);
+        check(&["method"], &[Field::MethodAlias]);
+        check(&["methods"], &[]);
         check(&["caller", "method"], &[]);
         check(&[""], &[]);
         check(&["", "action"], &[]);

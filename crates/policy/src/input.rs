@@ -16,7 +16,8 @@ use crate::said::Said;
 /// request{method, operation, params, timestamp, protocol}
 /// context{remote_addr, request_id, task_id, context_id}
 /// delegation{chain[], depth, scope[]}
-/// caller_spiffe_id · callee_spiffe_id · resource_spiffe_id · action
+/// caller_spiffe_id · callee_spiffe_id · resource_spiffe_id · action · method · timestamp
+/// caller_trust_domain · resource_trust_domain
 /// ```
 ///
 /// What is not known is absent. An anonymous caller has an empty `caller` and no
@@ -51,7 +52,7 @@ pub struct Question<'a> {
 }
 
 /// Bytes of the document's JSON text that are the same for every question: its keys and marks.
-const FIXED_BYTES: usize = 640;
+const FIXED_BYTES: usize = 768;
 
 impl Question<'_> {
     /// The size of the whole document with `params`, in bytes of its JSON text, before any of it is
@@ -59,19 +60,19 @@ impl Question<'_> {
     /// given less, so that what fits depends on the question and `params` alone.
     pub(crate) fn document_bytes(&self, params: Option<&Json>) -> usize {
         let caller = match self.caller {
-            // The ID stands in the document twice, its domain and path once each.
+            // The ID stands in the document twice, its domain twice and its path once.
             Caller::Principal(principal) => {
-                3 * principal.spiffe_id.as_str().len()
+                4 * principal.spiffe_id.as_str().len()
                     + principal.tenant.len()
                     + principal.app.len()
             }
             Caller::Anonymous => 0,
         };
         let agent = 3 * self.agent.as_str().len()
-            + self.agent.trust_domain_str().len()
+            + 2 * self.agent.trust_domain_str().len()
             + self.agent_name.len();
         let request =
-            2 * self.method.len() + self.protocol.len() + params.map_or(0, |p| p.get().len());
+            3 * self.method.len() + self.protocol.len() + params.map_or(0, |p| p.get().len());
         let context = self.remote_addr.len()
             + self.request_id.len()
             + self.task_id.map_or(0, str::len)
@@ -201,7 +202,7 @@ impl Leaf {
     fn follow(&mut self, question: &Question<'_>) -> bool {
         match self.field {
             Field::Params | Field::Delegation => true,
-            Field::Timestamp => self.take(Some(&question.at.to_string())),
+            Field::Timestamp | Field::TimestampAlias => self.take(Some(&question.at.to_string())),
             field => self.take(field.text(question)),
         }
     }
@@ -289,7 +290,11 @@ mod tests {
                 "caller_spiffe_id": "spiffe://example.org/orchestrator",
                 "callee_spiffe_id": "spiffe://example.org/document-worker",
                 "resource_spiffe_id": "spiffe://example.org/document-worker",
-                "action": "count_words"
+                "action": "count_words",
+                "method": "count_words",
+                "timestamp": "2026-12-31T23:59:59.001Z",
+                "caller_trust_domain": "example.org",
+                "resource_trust_domain": "example.org"
             }"#,
         );
     }
@@ -319,7 +324,10 @@ mod tests {
                 "delegation": {"chain": [], "depth": 0, "scope": []},
                 "callee_spiffe_id": "spiffe://example.org/document-worker",
                 "resource_spiffe_id": "spiffe://example.org/document-worker",
-                "action": "m"
+                "action": "m",
+                "method": "m",
+                "timestamp": "2026-12-31T23:59:59.001Z",
+                "resource_trust_domain": "example.org"
             }"#,
         );
     }

@@ -58,6 +58,7 @@ mod remote;
 mod said;
 mod spans;
 mod store;
+mod suite;
 #[cfg(test)]
 mod tests;
 mod visit;
@@ -74,3 +75,4 @@ pub use policy::{
 };
 pub use remote::{RemoteError, RemotePolicy, RemoteVerdict};
 pub use spans::Place;
+pub use suite::{RegoTest, TestOutcome, run_tests};

@@ -47,10 +47,9 @@ pub(crate) fn load(source: &PolicySource, options: &PolicyOptions) -> Result<Loa
             max: SOURCE_BYTES_MAX,
         });
     }
-    let data = data::merge(&options.data, &options.package)?;
-    let has_if = has_if(source);
+    let data = data::merge(&options.data, Some(&options.package))?;
     let mut furthest: Option<Said> = None;
-    for dialect in dialects(options.language, has_if) {
+    for dialect in dialects(options.language, words(source)) {
         match read(source, options, &data, dialect) {
             Ok(loaded) => return Ok(loaded),
             Err(Unread::Final(error)) => return Err(error),
@@ -70,7 +69,7 @@ pub(crate) fn load(source: &PolicySource, options: &PolicyOptions) -> Result<Loa
     Err(LoadError::Syntax {
         name: name.clone(),
         line: failed.at.0,
-        cure: cure(&failed.message, options.language),
+        cure: cure(&failed.message, options.language, words(source)),
         message: failed.message,
     })
 }
@@ -81,15 +80,16 @@ fn rank(failed: &Said) -> (u32, u32) {
 }
 
 /// The dialects to try, in this order. The last has `if` as a mere name, so that `allow if {…}` is
-/// a rule `allow` that is always true and another rule: it is closed to texts with that word.
-fn dialects(language: Option<Language>, has_if: bool) -> Vec<Dialect> {
+/// a rule `allow` that is always true and another rule: it is closed to texts with that word. What
+/// imports `rego.v1` is v1, whatever its version is configured to be.
+fn dialects(language: Option<Language>, words: Words) -> Vec<Dialect> {
     let mut dialects = Vec::with_capacity(3);
-    if language != Some(Language::V0) {
+    if language != Some(Language::V0) || words.imports_v1 {
         dialects.push(Dialect::V1);
     }
-    if language != Some(Language::V1) {
+    if language != Some(Language::V1) && !words.imports_v1 {
         dialects.push(V0_KEYWORDS);
-        if !has_if {
+        if !words.has_if {
             dialects.push(V0_IN);
         }
     }
@@ -172,6 +172,47 @@ fn read(
     Ok(Loaded { program, module })
 }
 
+/// As which language and text a file of any package is read.
+///
+/// # Errors
+///
+/// [`LoadError::Syntax`] and [`LoadError::TooLarge`].
+pub(crate) fn read_any(
+    source: &PolicySource,
+    language: Option<Language>,
+) -> Result<(bool, String), LoadError> {
+    let PolicySource { name, text } = source;
+    if text.len() > SOURCE_BYTES_MAX {
+        let (name, bytes) = (name.clone(), text.len());
+        return Err(LoadError::TooLarge { name, bytes, max: SOURCE_BYTES_MAX });
+    }
+    let mut first: Option<Said> = None;
+    for dialect in dialects(language, words(source)) {
+        let v0 = dialect != Dialect::V1;
+        let read = match dialect {
+            Dialect::V1 => Ok(text.clone()),
+            Dialect::V0(imports) => with_imports(source, imports),
+        };
+        let read = read.and_then(|text| {
+            let mut engine = new_engine(v0);
+            match engine.add_policy(name.clone(), text.clone()) {
+                Ok(_package) => Ok(text),
+                Err(error) => Err(Said::of(&error)),
+            }
+        });
+        match read {
+            Ok(text) => return Ok((v0, text)),
+            Err(said) if first.as_ref().is_none_or(|best| rank(&said) > rank(best)) => {
+                first = Some(said);
+            }
+            Err(_) => {}
+        }
+    }
+    let said = first.unwrap_or_else(|| Said { at: (0, 0), message: "is not Rego".to_owned() });
+    let cure = cure(&said.message, language, words(source));
+    Err(LoadError::Syntax { name: name.clone(), line: said.at.0, message: said.message, cure })
+}
+
 /// What to ask of a policy with these facts, if it can be asked at all.
 fn check(name: &str, package: &str, facts: &Facts) -> Result<Ask, Unread> {
     let name = || name.to_owned();
@@ -212,26 +253,46 @@ fn with_imports(source: &PolicySource, imports: &str) -> Result<String, Said> {
     Ok([before, imports, after].concat())
 }
 
-/// Whether the word `if` occurs outside of comments and strings. A text that cannot be read to its
-/// end counts as one that has it, so that doubt closes the last rung.
-fn has_if(source: &PolicySource) -> bool {
+/// What is known of a text before it is parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Words {
+    /// Whether the word `if` occurs outside of comments and strings.
+    has_if: bool,
+    /// Whether it has an import of `rego.v1`.
+    imports_v1: bool,
+}
+
+/// Looks at the words of a text. One that cannot be read to its end counts as one that has `if`, so
+/// that doubt closes the last rung.
+fn words(source: &PolicySource) -> Words {
+    let mut words = Words { has_if: true, imports_v1: false };
     let Ok(parsed) = Source::from_contents(source.name.clone(), source.text.clone()) else {
-        return true;
+        return words;
     };
     let mut lexer = Lexer::new(&parsed);
+    let (mut has_if, mut last) = (false, [String::new(), String::new(), String::new()]);
     loop {
-        match lexer.next_token() {
-            Ok(token) if token.0 == TokenKind::Eof => return false,
-            Ok(token) if token.0 == TokenKind::Ident && token.1.text() == "if" => return true,
-            Ok(_) => {}
-            Err(_) => return true,
+        let Ok(token) = lexer.next_token() else { return words };
+        if token.0 == TokenKind::Eof {
+            words.has_if = has_if;
+            return words;
         }
+        let text = token.1.text();
+        let is_name = token.0 == TokenKind::Ident;
+        has_if |= is_name && text == "if";
+        words.imports_v1 |= is_name && text == "v1" && last == ["import", "rego", "."];
+        last.rotate_left(1);
+        last[2] = text.to_owned();
     }
 }
 
-fn cure(message: &str, language: Option<Language>) -> &'static str {
-    if message.contains("`if` keyword is required") && language == Some(Language::V1) {
+fn cure(message: &str, language: Option<Language>, words: Words) -> &'static str {
+    if message.contains("`if` keyword is required") && words.imports_v1 {
+        "; `import rego.v1` makes this Rego v1: write `if` before each body, or remove the import"
+    } else if message.contains("`if` keyword is required") && language == Some(Language::V1) {
         "; this is Rego v0: leave `rego_version` out, or write `if` before the body"
+    } else if message.contains("unexpected keyword `package`") {
+        "; a policy is one package: put each into a file of its own"
     } else {
         ""
     }
@@ -313,17 +374,26 @@ mod tests {
 
     #[test]
     fn the_last_rung_is_closed_to_if() {
-        let check = |text: &str, expected| assert_eq!(has_if(&source(text)), expected, "{text}");
+        let check = |text: &str, expected| {
+            assert_eq!(words(&source(text)).has_if, expected, "{text}");
+        };
         check("package a\nallow if { 1 }", true);
         check("package a\nallow := x { x := 1 } # no\nb { if }", true);
         check("package a\n# if\nallow { \"if\"; `if`; iff }", false);
         check("package a\nallow { \"\\\" if\" }", false);
         check("package a\nallow { \"open", true);
-        assert_eq!(dialects(None, true), [Dialect::V1, V0_KEYWORDS]);
-        assert_eq!(dialects(None, false), [Dialect::V1, V0_KEYWORDS, V0_IN]);
-        assert_eq!(dialects(Some(Language::V0), true), [V0_KEYWORDS]);
-        assert_eq!(dialects(Some(Language::V0), false), [V0_KEYWORDS, V0_IN]);
-        assert_eq!(dialects(Some(Language::V1), false), [Dialect::V1]);
+        let with = |has_if| Words { has_if, imports_v1: false };
+        assert_eq!(dialects(None, with(true)), [Dialect::V1, V0_KEYWORDS]);
+        assert_eq!(dialects(None, with(false)), [Dialect::V1, V0_KEYWORDS, V0_IN]);
+        assert_eq!(dialects(Some(Language::V0), with(true)), [V0_KEYWORDS]);
+        assert_eq!(dialects(Some(Language::V0), with(false)), [V0_KEYWORDS, V0_IN]);
+        assert_eq!(dialects(Some(Language::V1), with(false)), [Dialect::V1]);
+        for language in [None, Some(Language::V0), Some(Language::V1)] {
+            let words = words(&source("package a\nimport rego.v1\nallow { 1 }"));
+            assert_eq!(words, Words { has_if: false, imports_v1: true });
+            assert_eq!(dialects(language, words), [Dialect::V1]);
+        }
+        assert!(!words(&source("package a\n# import rego.v1\nallow { 1 }")).imports_v1);
     }
 
     #[test]

@@ -109,6 +109,26 @@ impl Policy {
         }
     }
 
+    /// The full name of the rule that decides, such as `data.agentweave.authz.allow`, or the fixed
+    /// answer.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        match &*self.0 {
+            Inner::Fixed { rule, .. } => rule,
+            Inner::Rego(program) => &program.rule,
+        }
+    }
+
+    /// The language that the policy was read as; `None` if none is loaded.
+    #[must_use]
+    pub fn language(&self) -> Option<Language> {
+        match &*self.0 {
+            Inner::Fixed { .. } => None,
+            Inner::Rego(program) if program.v0 => Some(Language::V0),
+            Inner::Rego(_) => Some(Language::V1),
+        }
+    }
+
     /// Answers `question`.
     ///
     /// `monotonic` is a clock that never goes back; its origin does not matter. It measures

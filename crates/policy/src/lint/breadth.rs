@@ -231,9 +231,13 @@ impl What {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         match *path.as_slice() {
             ["input", "caller", "spiffe_id"] | ["input", "caller_spiffe_id"] => return Self::Id,
-            ["input", "caller", "trust_domain" | "tenant"] => return Self::Domain,
+            ["input", "caller", "trust_domain" | "tenant"] | ["input", "caller_trust_domain"] => {
+                return Self::Domain;
+            }
             ["input", "caller", "trust_level"] => return Self::Level,
-            ["input", "agent", "trust_domain"] => return Self::OwnDomain,
+            ["input", "agent", "trust_domain"] | ["input", "resource_trust_domain"] => {
+                return Self::OwnDomain;
+            }
             _ => {}
         }
         match expr {
@@ -291,7 +295,10 @@ fn negations(query: &Query, findings: &mut Findings) {
     let is_caller = |expr: &Expr| {
         let path = path(expr);
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        matches!(*path.as_slice(), ["input", "caller", ..] | ["input", "caller_spiffe_id", ..])
+        matches!(
+            *path.as_slice(),
+            ["input", "caller" | "caller_spiffe_id" | "caller_trust_domain", ..]
+        )
     };
     let mut negated = Vec::new();
     for statement in &query.stmts {

@@ -29,7 +29,9 @@ pub(super) fn look(module: &Module, program: &Program, findings: &mut Findings) 
         );
     }
     let time = |path: &[String]| path.first().is_some_and(|root| root == "time") && path.len() == 2;
-    let at = first(module, |path| time(path) || reads(path, Field::Timestamp));
+    let at = first(module, |path| {
+        time(path) || reads(path, Field::Timestamp) || reads(path, Field::TimestampAlias)
+    });
     if let Some(at) = at {
         each_time = true;
         findings.add(

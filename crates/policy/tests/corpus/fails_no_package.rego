@@ -1,0 +1,4 @@
+# fails: 4
+# says: package
+
+allow := true

@@ -1,0 +1,6 @@
+# fails: 0
+# says: declares package
+
+package somewhere.authz
+
+allow := true

@@ -1,0 +1,6 @@
+# fails: 6
+# says: unsafe
+
+package agentweave.authz
+
+allow if nobody == 1

@@ -1,0 +1,9 @@
+# language: v1
+# allow: caller=spiffe://example.org/orchestrator method=count_words
+# deny: caller=spiffe://other.org/x method=count_words
+# deny: caller=anonymous method=count_words
+# package: agentweave.authz.summarizer
+
+package agentweave.authz.summarizer
+
+allow if input.caller.spiffe_id == "spiffe://example.org/orchestrator"

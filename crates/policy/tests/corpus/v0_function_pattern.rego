@@ -1,0 +1,10 @@
+# language: v0
+# allow: caller=spiffe://example.org/orchestrator method=count_words
+# deny: caller=spiffe://other.org/x method=count_words
+# deny: caller=anonymous method=count_words
+
+package agentweave.authz
+
+rank("/orchestrator") = 2
+rank("/x") = 1
+allow { rank(input.caller.path) > 1 }

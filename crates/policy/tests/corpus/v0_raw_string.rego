@@ -1,0 +1,8 @@
+# language: v0
+# allow: caller=spiffe://example.org/orchestrator method=count_words
+# deny: caller=spiffe://other.org/x method=count_words
+# deny: caller=anonymous method=count_words
+
+package agentweave.authz
+
+allow { regex.match(`^spiffe://example\.org/`, input.caller.spiffe_id) }

@@ -1,0 +1,10 @@
+# language: v1
+# allow: caller=spiffe://example.org/orchestrator method=count_words
+# deny: caller=spiffe://other.org/x method=count_words
+# deny: caller=anonymous method=count_words
+
+package agentweave.authz
+
+import future.keywords
+
+allow if { input.caller.spiffe_id in ["spiffe://example.org/orchestrator"] }

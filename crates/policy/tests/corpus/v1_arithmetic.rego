@@ -1,0 +1,11 @@
+# language: v1
+# allow: caller=spiffe://example.org/orchestrator method=count_words
+# deny: caller=spiffe://other.org/x method=count_words
+# deny: caller=anonymous method=count_words
+
+package agentweave.authz
+
+allow if {
+    input.caller.spiffe_id == "spiffe://example.org/orchestrator"
+    (1 + 2) * 3 - 4 % 3 == 8
+}

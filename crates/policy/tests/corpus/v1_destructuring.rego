@@ -1,0 +1,12 @@
+# language: v1
+# allow: caller=spiffe://example.org/orchestrator method=count_words
+# deny: caller=spiffe://other.org/x method=count_words
+# deny: caller=anonymous method=count_words
+
+package agentweave.authz
+
+allow if {
+    [a, b] := [input.caller.spiffe_id, input.action]
+    a == "spiffe://example.org/orchestrator"
+    b == "count_words"
+}

@@ -1,0 +1,11 @@
+# language: v1
+# allow: caller=spiffe://example.org/orchestrator method=count_words
+# deny: caller=spiffe://other.org/x method=count_words
+# deny: caller=anonymous method=count_words
+
+package agentweave.authz
+
+allow if {
+    every i, c in ["count_words"] { i == 0; c == input.action }
+    input.caller.spiffe_id == "spiffe://example.org/orchestrator"
+}

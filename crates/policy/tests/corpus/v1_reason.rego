@@ -1,0 +1,11 @@
+# language: v1
+# allow: caller=spiffe://example.org/orchestrator method=count_words
+# deny: caller=spiffe://other.org/x method=count_words
+# deny: caller=anonymous method=count_words
+# reason: ask for access
+
+package agentweave.authz
+
+default allow := false
+allow if input.caller.spiffe_id == "spiffe://example.org/orchestrator"
+reason := "ask for access" if not allow

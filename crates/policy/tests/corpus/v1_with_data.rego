@@ -1,0 +1,12 @@
+# language: v1
+# allow: caller=spiffe://example.org/orchestrator method=count_words
+# deny: caller=spiffe://other.org/x method=count_words
+# deny: caller=anonymous method=count_words
+
+package agentweave.authz
+
+allow if {
+    input.caller.spiffe_id == "spiffe://example.org/orchestrator"
+    limit with data.limits as {"n": 3}
+}
+limit if data.limits.n == 3
