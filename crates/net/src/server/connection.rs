@@ -361,13 +361,22 @@ async fn respond<H: Handler>(
     here: Arc<Here<H>>,
     request: http::Request<Incoming>,
 ) -> Result<http::Response<Served>, Infallible> {
-    let running = Running::begin(Arc::clone(&here.pulse));
-    let request = request.map(|body| Body::incoming(body, &here.pulse));
-    let response = here.shared.handler.call(&here.connection, request).await;
+    let (response, running) = answer(here, request).await;
     Ok(response.map(|body| Served::new(body, running)))
 }
 
-/// As [`respond`], for a protocol whose parser bounds the bytes of a header but not the count.
+/// The handler's response; the request runs until it is on its way.
+async fn answer<H: Handler>(
+    here: Arc<Here<H>>,
+    request: http::Request<Incoming>,
+) -> (http::Response<ResponseBody>, Running) {
+    let running = Running::begin(Arc::clone(&here.pulse));
+    let request = request.map(|body| Body::incoming(body, &here.pulse));
+    (here.shared.handler.call(&here.connection, request).await, running)
+}
+
+/// As [`respond`], for a protocol whose parser bounds the bytes of a header but not the count, and
+/// that sends an answer to `HEAD` as it is given.
 async fn respond_h2<H: Handler>(
     here: Arc<Here<H>>,
     request: http::Request<Incoming>,
@@ -378,7 +387,19 @@ async fn respond_h2<H: Handler>(
         *response.status_mut() = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Ok(response);
     }
-    respond(here, request).await
+    let is_head = request.method() == http::Method::HEAD;
+    let (response, running) = answer(here, request).await;
+    let response = if is_head { head_of(response) } else { response };
+    Ok(response.map(|body| Served::new(body, running)))
+}
+
+/// The answer to `HEAD`: everything but the body. Source: RFC 9110 §9.3.2.
+fn head_of(response: http::Response<ResponseBody>) -> http::Response<ResponseBody> {
+    let (mut head, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        head.headers.entry(http::header::CONTENT_LENGTH).or_insert(length.into());
+    }
+    http::Response::from_parts(head, ResponseBody::empty())
 }
 
 /// A response on its way. Its request runs until a stream ends; a whole body is done when it is

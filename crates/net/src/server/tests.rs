@@ -496,3 +496,19 @@ async fn what_may_not_go_on_is_cut_when_its_grace_is_over() {
     assert_eq!(to_end(&mut busy).await, "");
     up.down().await;
 }
+
+#[tokio::test]
+async fn head_has_no_body_over_http2_either() {
+    let up = up_with(Limits::default());
+    let (mut sender, _connection) = h2(&up).await;
+    for (path, length) in [("/stream", "5"), ("/echo", "5")] {
+        let mut request = h2_request(path, "hello");
+        *request.method_mut() = http::Method::HEAD;
+        let response = sender.send_request(request).await.unwrap();
+        let found = response.headers().get("content-length");
+        assert_eq!(found.unwrap(), length, "{path}");
+        assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
+    }
+    drop(sender);
+    up.down().await;
+}
