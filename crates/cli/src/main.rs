@@ -3,10 +3,12 @@
 mod args;
 mod call;
 mod card;
+mod config;
 mod demo;
 mod exit;
 mod health;
 mod identity;
+mod init;
 mod input;
 mod login;
 mod paint;
@@ -18,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{Card, Cli, Command, Identity};
+use args::{Card, Cli, Command, Config, Identity};
 use exit::{Code, Failure};
 use paint::Paint;
 
@@ -42,6 +44,10 @@ fn run(cli: Cli, paint: Paint) -> Result<(), Failure> {
         Command::Card(Card::Show(options)) => one_thread()?.block_on(card::show(options)),
         Command::Health(options) => one_thread()?.block_on(health::run(options)),
         Command::Validate(options) => validate::run(&options, paint),
+        Command::Config(Config::Show(options)) => config::show(&options, paint),
+        Command::Config(Config::Schema(_)) => config::print_schema(),
+        Command::Config(Config::Migrate(options)) => config::run_migrate(&options, paint),
+        Command::Init(options) => init::run(&options, paint),
         Command::Identity(Identity::Serve(options)) => {
             many_threads()?.block_on(identity::serve(options))
         }

@@ -1,7 +1,7 @@
 //! `convoke validate`: everything that can be wrong before anything runs.
 
 use convoke::chain;
-use convoke::serve::{Config, load_policy};
+use convoke::serve::{Config, ConfigError, StartError, load_policy};
 use serde_json::json;
 
 use crate::args::Validate;
@@ -17,24 +17,18 @@ pub(crate) fn run(options: &Validate, paint: Paint) -> Result<(), Failure> {
         let mut warnings = Vec::new();
         let mut policy = None;
         match Config::load(path) {
-            Err(error) => {
-                problems.extend(error.problems.iter().map(|problem| Wrong {
-                    path: Some(problem.path.clone()).filter(|path| !path.is_empty()),
-                    line: problem.line,
-                    column: problem.column,
-                    message: problem.to_string(),
-                }));
-                if error.unlisted > 0 {
-                    problems.push(Wrong::of(format!("and {} more problems", error.unlisted)));
-                }
-            }
+            Err(error) => problems = Wrong::all(&error),
             Ok(config) => {
                 warnings.extend(config.warnings().iter().map(ToString::to_string));
                 match load_policy(&config) {
                     Ok(loaded) => policy = Some(loaded.revision().0.to_string()),
+                    Err(StartError::Config(error)) => problems = Wrong::all(&error),
                     Err(error) => problems.push(Wrong::of(chain(&error))),
                 }
             }
+        }
+        if options.strict {
+            problems.extend(warnings.drain(..).map(Wrong::of));
         }
         wrong += usize::from(!problems.is_empty());
         if options.json {
@@ -47,14 +41,7 @@ pub(crate) fn run(options: &Validate, paint: Paint) -> Result<(), Failure> {
         for warning in &warnings {
             say(format!("{} {name}: {}", paint.bold("warning:"), plain(warning)));
         }
-        for problem in &problems {
-            say(format!(
-                "{} {name}{}: {}",
-                paint.bad("error:"),
-                problem.place(),
-                plain(&problem.message)
-            ));
-        }
+        print(&problems, &name, paint);
         if let Some(revision) = policy.filter(|_| problems.is_empty()) {
             say(format!("{} {name}, policy {revision}", paint.good("valid:")));
         }
@@ -70,25 +57,52 @@ pub(crate) fn run(options: &Validate, paint: Paint) -> Result<(), Failure> {
     }
 }
 
+/// Prints what is wrong with the configuration `name`, a line for each.
+pub(crate) fn print(problems: &[Wrong], name: &str, paint: Paint) {
+    for problem in problems {
+        let place = problem.place(name);
+        say(format!("{} {place}: {}", paint.bad("error:"), plain(&problem.message)));
+    }
+}
+
 /// One thing that is wrong with a configuration or its policy.
 #[derive(serde::Serialize)]
-struct Wrong {
+pub(crate) struct Wrong {
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variable: Option<String>,
     message: String,
 }
 
 impl Wrong {
-    fn of(message: String) -> Self {
-        Self { path: None, line: None, column: None, message }
+    /// Everything in `error`.
+    pub(crate) fn all(error: &ConfigError) -> Vec<Self> {
+        let problems = error.problems.iter().map(|problem| Self {
+            path: Some(problem.path.clone()).filter(|path| !path.is_empty()),
+            line: problem.line,
+            column: problem.column,
+            variable: problem.variable.clone(),
+            message: problem.to_string(),
+        });
+        let more = (error.unlisted > 0).then(|| Self::of(format!("and {} more", error.unlisted)));
+        problems.chain(more).collect()
     }
 
-    /// `:LINE:COLUMN`, as far as they are known.
-    fn place(&self) -> String {
-        [self.line, self.column].iter().flatten().map(|number| format!(":{number}")).collect()
+    fn of(message: String) -> Self {
+        Self { path: None, line: None, column: None, variable: None, message }
+    }
+
+    /// The variable that says it, or `NAME:LINE:COLUMN` as far as they are known.
+    fn place(&self, name: &str) -> String {
+        if let Some(variable) = &self.variable {
+            return plain(variable);
+        }
+        let numbers = [self.line, self.column].into_iter().flatten();
+        numbers.fold(name.to_owned(), |place, number| format!("{place}:{number}"))
     }
 }

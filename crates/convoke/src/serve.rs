@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub use convoke_agent::{Agent, Host, HostError};
+pub use convoke_node::config;
 pub use convoke_node::config::{Config, ConfigError, Environment};
 use convoke_node::observe::logging::{FILTER_VARIABLE, LogError, LogExporter, subscriber};
 pub use convoke_node::observe::logging::{Format, LogGuard, LogOptions};

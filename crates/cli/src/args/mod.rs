@@ -1,6 +1,8 @@
 //! The command line: what can be asked, with an example for each.
 
+mod config;
 mod identity;
+mod init;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,9 +10,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convoke::SpiffeId;
 
+pub(crate) use config::{Config, ConfigMigrate, ConfigShow};
 pub(crate) use identity::{
     Entry, Identity, IdentityServe, IdentityShow, Issuer,
 };
+pub(crate) use init::{Init, Template};
 
 /// Where a Workload API is looked for when nothing names one. Source: the first seed.
 pub(crate) const SOCKET_DEFAULT: &str = "/tmp/spire-agent/public/api.sock";
@@ -57,6 +61,10 @@ pub(crate) enum Command {
     Card(Card),
     Health(Health),
     Validate(Validate),
+    /// Look at a configuration, or make one
+    #[command(subcommand)]
+    Config(Config),
+    Init(Init),
     /// Hand out identities, or look at one
     #[command(subcommand)]
     Identity(Identity),
@@ -218,6 +226,9 @@ pub(crate) struct Validate {
     /// The configuration
     #[arg(value_name = "CONFIG", required = true)]
     pub(crate) configs: Vec<PathBuf>,
+    /// Count warnings as errors
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Report as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::world::World;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 21] = [
     "",
     "demo",
     "serve",
@@ -13,6 +13,11 @@ const COMMANDS: [&str; 16] = [
     "card show",
     "health",
     "validate",
+    "config",
+    "config show",
+    "config schema",
+    "config migrate",
+    "init",
     "identity",
     "identity serve",
     "identity show",
@@ -24,7 +29,7 @@ const COMMANDS: [&str; 16] = [
 ];
 
 /// Commands that only hold others, which have the examples.
-const GROUPS: [&str; 4] = ["", "card", "identity", "identity entry"];
+const GROUPS: [&str; 5] = ["", "card", "config", "identity", "identity entry"];
 
 #[test]
 fn help_is_as_recorded_and_has_examples() {

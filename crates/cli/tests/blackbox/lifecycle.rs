@@ -134,7 +134,7 @@ fn a_development_listener_is_for_this_machine_and_not_for_production() {
     let config = world.config(document_pipeline::WORKER_CONFIG);
     world.write("policies/worker_policy.rego", document_pipeline::WORKER_POLICY);
     world.write("worker.yaml", &config);
-    world.write("production.yaml", &(config + "environment: production\n"));
+    world.write("production.yaml", &(config + "environment: production\ndata_dir: /d\n"));
     for (file, address) in [("worker.yaml", "0.0.0.0:0"), ("production.yaml", "127.0.0.1:0")] {
         let done = world.run(&["serve", "--agent", "document-worker", file, "--dev", address]);
         assert_eq!(done.code, Some(2), "{done:?}");

@@ -17,6 +17,7 @@
 )]
 
 mod audit;
+mod config;
 mod demo;
 mod entries;
 mod golden;

@@ -1,123 +1,121 @@
-//! What `docs/reference/configuration.md` lists is what a configuration may say.
+//! What `docs/reference/configuration.md` lists is what a configuration may say, and the schema
+//! beside it takes what the program takes.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 
-use convoke::serve::{Config, ConfigError, Environment};
+use convoke::serve::Config;
+use convoke::serve::config::{reference, schema};
 
-use crate::page::{Page, code, workspace};
+use crate::page::{Page, What, workspace};
+use crate::play::{UPDATE, environment};
 
 const PAGE: &str = "docs/reference/configuration.md";
 
-/// The names of the functions by which the configuration's reader asks for a key.
-const ASKS: [&str; 11] = [
-    "section",
-    "named_sections",
-    "parsed",
-    "text",
-    "number",
-    "flag",
-    "word",
-    "duration",
-    "has",
-    "size",
-    "time",
-];
+const SCHEMA: &str = "docs/reference/convoke.schema.json";
 
-fn parse(text: &str) -> Result<Config, ConfigError> {
-    let env = Environment { home: Some("/home/ann".into()), ..Environment::default() };
-    Config::parse_in(text, "c.yaml", &env)
-}
-
-fn keys() -> Vec<(String, Vec<String>)> {
-    let rows = Page::read(PAGE).table("Keys").into_iter();
-    rows.map(|row| (row[0].trim_matches('`').to_owned(), row)).collect()
-}
-
-/// The file with nothing but `key`, whose value no key takes.
-fn with(key: &str) -> String {
-    let mut text = String::new();
-    let parts: Vec<_> = key.split('.').collect();
-    for (depth, part) in parts.iter().enumerate() {
-        let end = if depth + 1 == parts.len() { " [[x]]" } else { "" };
-        text.push_str(&format!("{}{part}:{end}\n", "  ".repeat(depth)));
+/// Compares `path` with what is generated, or writes it.
+fn check(path: &str, expected: &str) {
+    let file = workspace().join(path);
+    if std::env::var_os(UPDATE).is_some() {
+        fs::write(&file, expected).unwrap();
     }
-    text
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    assert!(found == expected, "{path} is not as generated: set {UPDATE}=1 to have it written");
+}
+
+/// `page` with `table` between the comments `name` and `end of NAME`.
+fn with(page: &str, name: &str, table: &str) -> String {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->\n"));
+    let (before, rest) = page.split_once(&begin).expect(name);
+    let (_, after) = rest.split_once(&end).expect(name);
+    // A comment ends where a blank line does: without one the table would be a part of it.
+    format!("{before}{begin}\n{table}\n{end}{after}")
 }
 
 #[test]
-fn every_key_of_the_table_is_known() {
-    let refused = |key: &str| parse(&with(key)).unwrap_err().to_string();
-    assert!(refused("server.colour").contains("unknown key"), "{}", refused("server.colour"));
-    for (key, _) in keys() {
-        let why = refused(&key);
-        assert!(!why.contains("unknown key"), "{key}: {why}");
-        assert!(why.contains(&key), "{key}: {why}");
-    }
+fn the_tables_are_those_of_the_program() {
+    let page = fs::read_to_string(workspace().join(PAGE)).unwrap();
+    let page = with(&page, "keys", &reference::key_table());
+    check(PAGE, &with(&page, "variables", &reference::variable_table()));
 }
 
 #[test]
-fn every_known_key_is_in_the_table_and_in_the_example() {
-    let reader = workspace().join("crates/node/src/config/read.rs");
-    let source = fs::read_to_string(reader).unwrap();
-    let mut known = BTreeSet::new();
-    for ask in ASKS {
-        for (at, _) in source.match_indices(&format!("{ask}(")) {
-            let rest = source[at + ask.len() + 1..].trim_start();
-            if let Some((key, _)) = rest.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
-                known.insert(key.to_owned());
-            }
-        }
-    }
-    let keys = keys();
-    let parts: BTreeSet<String> = keys
-        .iter()
-        .flat_map(|(key, _)| key.split('.'))
-        .filter(|part| *part != "NAME")
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(known, parts, "what the reader asks for, and what the page lists");
+fn the_schema_is_that_of_the_program() {
+    check(SCHEMA, &format!("{:#}\n", schema()));
+}
 
-    let page = Page::read(PAGE);
-    let example = &page.blocks[0].text;
-    for part in parts {
-        let written =
-            example.lines().any(|line| line.trim_start().starts_with(&format!("{part}:")));
-        assert!(written, "the example lacks `{part}`");
-    }
+/// The configurations of the page.
+fn examples() -> Vec<String> {
+    let blocks = Page::read(PAGE).blocks.into_iter();
+    let texts = blocks.filter(|block| block.what == What::Configuration).map(|block| block.text);
+    let texts: Vec<_> = texts.collect();
+    assert!(!texts.is_empty());
+    texts
 }
 
 #[test]
-fn the_defaults_of_the_table_are_those_of_the_program() {
-    let config = parse(
-        "identity:\n  spiffe_id: spiffe://example.org/worker\nobservability:\n  metrics:\n    enabled: true\n",
-    )
-    .unwrap();
-    let limits = &config.server.limits;
-    let metrics = config.observability.metrics.as_ref().unwrap();
-    let lower = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
-    let defaults = [
-        ("authorization.default_policy", lower(&config.authorization.default_policy)),
-        ("authorization.policy_path", config.authorization.policy_path.display().to_string()),
-        ("authorization.package", config.authorization.package.clone()),
-        ("server.host", config.server.host.to_string()),
-        ("server.port", config.server.port.to_string()),
-        ("server.limits.body_bytes_max", limits.body_bytes_max.to_string()),
-        ("server.limits.connections_max", limits.connections_max.to_string()),
-        ("server.limits.idle_timeout", format!("{:?}", limits.idle_timeout)),
-        ("server.limits.connection_age_max", format!("{:?}", limits.connection_age_max)),
-        ("observability.logging.level", config.observability.logging.level.to_string()),
-        ("observability.logging.format", lower(&config.observability.logging.format)),
-        ("observability.metrics.host", metrics.host.to_string()),
-        ("observability.metrics.port", metrics.port.to_string()),
-        ("observability.audit.sync", config.observability.audit.sync.to_string()),
-        ("metadata.version", config.metadata.version.clone()),
-        ("journal.durability", lower(&config.journal.durability)),
+fn every_key_is_in_an_example() {
+    let mut written = BTreeSet::new();
+    for text in examples() {
+        let (_, settings) = Config::explain(&text, "example", &environment()).unwrap();
+        let settings = settings.into_iter();
+        let in_file = settings.filter(|setting| setting.origin.to_string().starts_with("line "));
+        written.extend(in_file.map(|setting| setting.path));
+    }
+    let names = [
+        ("agent_registry.document_worker.", "agent_registry.NAME."),
+        ("headers.authorization.", "headers.NAME."),
+        ("federated.partner.example", "federated.NAME"),
     ];
-    let keys = keys();
-    for (key, expected) in defaults {
-        let (_, row) = keys.iter().find(|(known, _)| known == key).expect(key);
-        let found = code(&row[2]).next().unwrap();
-        assert_eq!(found.replace('_', ""), expected.to_lowercase().replace('_', ""), "{key}");
+    let written: BTreeSet<String> = written
+        .iter()
+        .map(|path| names.iter().fold(path.clone(), |path, (from, to)| path.replace(from, to)))
+        .collect();
+    // A file with a secret would have to be on the reader's machine.
+    let is_secret = |path: &str| ["token_file", "value_file"].iter().any(|end| path.ends_with(end));
+    for path in reference::paths() {
+        assert!(written.contains(path) || is_secret(path), "no example has `{path}`");
     }
+}
+
+fn corpus(part: &str) -> Vec<PathBuf> {
+    let directory = workspace().join("crates/node/tests/config").join(part);
+    let mut files: Vec<_> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_schema_takes_what_the_program_takes() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let check = |name: &str, text: &str, expected: bool| {
+        let value: serde_json::Value = serde_saphyr::from_str(text).expect(name);
+        assert_eq!(validator.is_valid(&value), expected, "{name}");
+    };
+    for path in corpus("right") {
+        check(&path.display().to_string(), &fs::read_to_string(&path).unwrap(), true);
+    }
+    for text in examples() {
+        check(PAGE, &text, true);
+    }
+    for path in corpus("migrate") {
+        let name = path.display().to_string();
+        let is_ours = name.ends_with(".migrated.yaml");
+        check(&name, &fs::read_to_string(&path).unwrap(), is_ours);
+    }
+    // What is wrong with a key by itself is wrong for the schema too.
+    for (text, what) in [
+        ("server: {prot: 1}", "an unknown key"),
+        ("server: {port: 65536}", "a number out of range"),
+        ("server: {drain_timeout: 10}", "a duration without a unit"),
+        ("environment: prod", "a word that is none"),
+        ("authorization: {opa: {token: x}}", "a secret in the file"),
+        ("agent_registry: {w: {address: \"https://a\"}}", "an entry without an identity"),
+    ] {
+        check(what, &format!("identity: {{spiffe_id: \"spiffe://a/b\"}}\n{text}\n"), false);
+    }
+    check("no identity", "server: {port: 1}\n", false);
 }

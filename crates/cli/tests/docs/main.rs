@@ -8,6 +8,7 @@
 mod configuration;
 mod conformance;
 mod http;
+mod init;
 mod page;
 mod picture;
 mod play;

@@ -98,9 +98,14 @@ pub(crate) fn help(command: &[String]) -> String {
     lossy(&output.stdout).lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
+/// What the configurations of the pages expect of the environment.
+pub(crate) fn environment() -> Environment {
+    let variables = [("HOME", "/home/ann"), ("COLLECTOR_TOKEN", "x"), ("OPA_TOKEN", "y")];
+    Environment::of(variables.into_iter().collect())
+}
+
 fn check_configuration(at: &str, text: &str) {
-    let home = Environment { home: Some("/home/ann".into()), ..Environment::default() };
-    if let Err(error) = Config::parse_in(text, at, &home) {
+    if let Err(error) = Config::parse_in(text, at, &environment()) {
         panic!("{error}");
     }
 }
@@ -113,14 +118,13 @@ fn check_policy(at: &str, text: &str) {
          policy_file: policy.rego\n",
         dir.path().display()
     );
-    let home = Environment { home: Some("/home/ann".into()), ..Environment::default() };
-    let config = Config::parse_in(&config, at, &home).unwrap();
+    let config = Config::parse_in(&config, at, &environment()).unwrap();
     if let Err(error) = load_policy(&config) {
         panic!("{at}: {}", convoke::chain(&error));
     }
 }
 
-fn lossy(bytes: &[u8]) -> String {
+pub(crate) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{self, Default, Entry, Key, Kind, NAME, NEVER, SIZE_UNITS, TIME_UNITS};
+use super::keys::{self, Default, Entry, Kind, NAME, NEVER, SIZE_UNITS, TIME_UNITS};
 
 /// The JSON Schema (draft 2020-12) of a configuration that stands alone.
 ///
@@ -28,9 +28,11 @@ fn section(pattern: &str, doc: &str, is_open: bool) -> Value {
             additional = value;
             continue;
         }
-        if matches!(entry, Entry::Key(Key { default: Default::Required, .. })) {
-            required.push(name);
-        }
+        let is_required = match entry {
+            Entry::Key(key) => key.default == Default::Required,
+            Entry::Section(row) => has_required(row.pattern()),
+        };
+        required.extend(is_required.then_some(name));
         properties.insert(name.to_owned(), value);
     }
     let mut schema = json!({
@@ -47,6 +49,12 @@ fn section(pattern: &str, doc: &str, is_open: bool) -> Value {
         schema["required"] = json!(required);
     }
     schema
+}
+
+/// Whether the section cannot be left out, because one of its own keys cannot.
+fn has_required(pattern: &str) -> bool {
+    keys::children(pattern)
+        .any(|(_, entry)| matches!(entry, Entry::Key(key) if key.default == Default::Required))
 }
 
 /// `None` for a key that is known and refused.
@@ -147,6 +155,7 @@ mod tests {
         assert_eq!(schema["additionalProperties"], false);
         assert_eq!(schema["properties"]["server"]["additionalProperties"], false);
         assert_eq!(schema["properties"]["metadata"]["additionalProperties"], true);
+        assert_eq!(schema["required"], json!(["identity"]));
         assert_eq!(schema["properties"]["identity"]["required"], json!(["spiffe_id"]));
         assert_eq!(schema["properties"]["server"]["properties"]["port"]["default"], 8443);
     }
