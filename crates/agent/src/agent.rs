@@ -1,8 +1,11 @@
 //! An agent as its author writes it: a struct with capabilities.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 
-use convoke_model::Json;
+use convoke_model::{Json, UnixMillis};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -15,20 +18,45 @@ use crate::{BoxFuture, Context, HandlerError};
 pub trait Agent: Sized + Send + Sync + 'static {
     /// What the agent can do, in the order in which its card lists it.
     fn capabilities() -> Vec<Capability<Self>>;
+
+    /// Runs before anybody can reach the agent: for what it needs and may not get. An error keeps
+    /// it from starting, and its sentence is what the operator reads.
+    ///
+    /// In `context` the agent acts for itself: it is the caller, and there is no deadline.
+    /// `#[on_start]` on a method of the `#[agent]` block is this.
+    fn on_start(&self, context: &Context) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = context;
+        ready(Ok(()))
+    }
+
+    /// Runs when the agent ends, after the last of its requests and tasks, for what is left of
+    /// `server.drain_timeout`; it is dropped where it stands when that is over. `#[on_stop]`.
+    fn on_stop(&self) -> impl Future<Output = ()> + Send {
+        ready(())
+    }
+
+    /// Runs when the agent's certificate has been renewed; the new one is good until `not_after`.
+    /// Of renewals that come while it runs, only the last is told. `#[on_svid_update]`.
+    fn on_svid_update(&self, not_after: UnixMillis) -> impl Future<Output = ()> + Send {
+        let _ = not_after;
+        ready(())
+    }
 }
 
 /// The code behind a capability. It gets the parameters as they came, after the input schema has
 /// let them through.
-pub type Handler<A> = fn(Arc<A>, Context, Json) -> BoxFuture<'static, Result<Json, HandlerError>>;
+pub type Handler<A> = Box<
+    dyn Fn(Arc<A>, Context, Json) -> BoxFuture<'static, Result<Json, HandlerError>> + Send + Sync,
+>;
 
 /// A named operation of an agent: what the card shows of it, and the code behind it.
-#[derive(Debug)]
 pub struct Capability<A> {
-    pub(crate) name: &'static str,
+    pub(crate) name: Cow<'static, str>,
     pub(crate) description: &'static str,
     pub(crate) tags: Vec<&'static str>,
     pub(crate) ephemeral: bool,
     pub(crate) default: bool,
+    pub(crate) requires_peer: Option<Vec<Cow<'static, str>>>,
     pub(crate) input: Result<Value, String>,
     pub(crate) output: Option<Result<Value, String>>,
     pub(crate) handler: Handler<A>,
@@ -36,16 +64,24 @@ pub struct Capability<A> {
 
 impl<A> Capability<A> {
     /// A durable capability of this name, input schema and code.
-    pub fn new(name: &'static str, input: impl IntoSchema, handler: Handler<A>) -> Self {
+    pub fn new(
+        name: impl Into<Cow<'static, str>>,
+        input: impl IntoSchema,
+        handler: impl Fn(Arc<A>, Context, Json) -> BoxFuture<'static, Result<Json, HandlerError>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
         Self {
-            name,
+            name: name.into(),
             description: "",
             tags: Vec::new(),
             ephemeral: false,
             default: false,
+            requires_peer: None,
             input: input.into_schema(),
             output: None,
-            handler,
+            handler: Box::new(handler),
         }
     }
 
@@ -82,6 +118,23 @@ impl<A> Capability<A> {
     pub fn default(mut self) -> Self {
         self.default = true;
         self
+    }
+
+    /// Lets only callers in whose SPIFFE ID matches any of these [patterns](crate::PeerPattern),
+    /// of those whom policy lets in.
+    #[must_use]
+    pub fn requires_peer<T: Into<Cow<'static, str>>>(
+        mut self,
+        patterns: impl IntoIterator<Item = T>,
+    ) -> Self {
+        self.requires_peer = Some(patterns.into_iter().map(Into::into).collect());
+        self
+    }
+}
+
+impl<A> fmt::Debug for Capability<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Capability").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -8,8 +8,9 @@ use convoke_model::{CapabilityName, Fault, FaultCode, IdError, Json};
 use serde_json::Value;
 use tracing::Instrument;
 
+use crate::hooks::Hooks;
 use crate::schema::Compiled;
-use crate::{Agent, BoxFuture, Capability, Context, HandlerError};
+use crate::{Agent, BoxFuture, Capability, Context, HandlerError, PeerGuard, PeerGuardError};
 
 /// One agent, ready to be asked.
 pub struct Host {
@@ -19,6 +20,7 @@ pub struct Host {
     by_name: HashMap<CapabilityName, CapabilityIndex>,
     /// Takes the messages that name no capability: the one marked so, or the only one.
     fallback: Option<CapabilityIndex>,
+    hooks: Arc<dyn Hooks>,
 }
 
 /// What the card shows of a capability.
@@ -39,6 +41,9 @@ pub struct Descriptor {
     pub ephemeral: bool,
     /// Whether it takes the messages that name no capability.
     pub default: bool,
+    /// Who may call it at most, whatever policy says; `None` leaves it to policy. The card does
+    /// not show it.
+    pub requires_peer: Option<PeerGuard>,
     /// Words by which a registry finds it.
     pub tags: Vec<String>,
 }
@@ -93,6 +98,14 @@ pub enum HostError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A guard that is none.
+    #[error("capability `{name}`: requires_peer: {problem}")]
+    Guard {
+        /// The capability.
+        name: CapabilityName,
+        /// What is wrong with it.
+        problem: PeerGuardError,
+    },
     /// Parameters are an object, and the schema refuses objects.
     #[error("capability `{name}`: input schema: `type` must be `object`, parameters always are")]
     InputNotObject {
@@ -120,14 +133,27 @@ impl Host {
     ///
     /// [`HostError`] names the first capability that is wrong.
     pub fn new<A: Agent>(agent: A) -> Result<Self, HostError> {
+        Self::with(agent, A::capabilities())
+    }
+
+    /// As [`Host::new`], with capabilities that are known only now, instead of the agent's own.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] names the first capability that is wrong.
+    pub fn with<A: Agent>(
+        agent: A,
+        capabilities: impl IntoIterator<Item = Capability<A>>,
+    ) -> Result<Self, HostError> {
         let agent = Arc::new(agent);
         let mut host = Self {
             descriptors: Vec::new(),
             entries: Vec::new(),
             by_name: HashMap::new(),
             fallback: None,
+            hooks: Arc::clone(&agent) as _,
         };
-        for capability in A::capabilities() {
+        for capability in capabilities {
             host.add(&agent, capability)?;
         }
         match host.descriptors.len() {
@@ -143,11 +169,20 @@ impl Host {
         agent: &Arc<A>,
         capability: Capability<A>,
     ) -> Result<(), HostError> {
-        let Capability { name, description, tags, ephemeral, default, input, output, handler } =
-            capability;
+        let Capability {
+            name,
+            description,
+            tags,
+            ephemeral,
+            default,
+            requires_peer,
+            input,
+            output,
+            handler,
+        } = capability;
         let index = CapabilityIndex(self.descriptors.len());
-        let name = CapabilityName::parse(name)
-            .map_err(|problem| HostError::Name { name: name.to_owned(), problem })?;
+        let name = CapabilityName::parse(&name)
+            .map_err(|problem| HostError::Name { name: name.into_owned(), problem })?;
         if self.by_name.insert(name.clone(), index).is_some() {
             return Err(HostError::Duplicate { name });
         }
@@ -155,6 +190,9 @@ impl Host {
             let first = self.descriptor(first).name.clone();
             return Err(HostError::TwoDefaults { first, second: name });
         }
+        let requires_peer = requires_peer.map(PeerGuard::new).transpose();
+        let requires_peer =
+            requires_peer.map_err(|problem| HostError::Guard { name: name.clone(), problem })?;
         let (input_schema, input) = compile(&name, "input", input)?;
         if input_schema.get("type").is_some_and(|kind| kind != "object") {
             return Err(HostError::InputNotObject { name });
@@ -177,6 +215,7 @@ impl Host {
             output_schema,
             ephemeral,
             default,
+            requires_peer,
             tags: tags.into_iter().map(str::to_owned).collect(),
         });
         Ok(())
@@ -247,6 +286,10 @@ impl Host {
         let handler = (self.entry(index).run)(context, params);
         // Without a subscriber there is nothing to enter, and a second box to save.
         if span.is_none() { handler } else { Box::pin(handler.instrument(span)) }
+    }
+
+    pub(crate) fn hooks(&self) -> &dyn Hooks {
+        &*self.hooks
     }
 
     pub(crate) fn fallback(&self) -> Option<CapabilityIndex> {
@@ -353,6 +396,21 @@ pub(crate) mod tests {
         check(List, "capability `a`: input schema: `type` must be `object`, parameters always are");
         agent!(Text, Capability::new("a", "{", echo));
         check(Text, "capability `a`: input schema: EOF while parsing an object at line 1 column 1");
+        let guarded = |patterns: &'static [&str]| {
+            Capability::new("a", json!({}), echo::<Empty>).requires_peer(patterns.iter().copied())
+        };
+        let error = Host::with(Empty, [guarded(&["spiffe://*/x"])]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "capability `a`: requires_peer: `spiffe://*/x`: the trust domain has `*`; name the \
+             domain, and write one pattern for each"
+        );
+        let error = Host::with(Empty, [guarded(&[])]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "capability `a`: requires_peer: no pattern; leave `requires_peer` out, or say who may \
+             call"
+        );
         agent!(Output, Capability::new("a", json!({}), echo).output(|| json!({"type": 1})));
         let error = Host::new(Output).unwrap_err().to_string();
         assert!(error.starts_with("capability `a`: output schema: /type: "), "{error}");

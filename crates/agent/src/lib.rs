@@ -12,7 +12,9 @@ mod call;
 mod call_error;
 mod config;
 mod context;
+mod guard;
 mod handler_error;
+mod hooks;
 mod host;
 mod join;
 mod progress;
@@ -27,6 +29,7 @@ pub use config::{
     UnknownRegistryKey,
 };
 pub use context::{Context, ContextParts};
+pub use guard::{PeerGuard, PeerGuardError, PeerPattern, PeerPatternError};
 pub use handler_error::HandlerError;
 pub use host::{CapabilityIndex, Descriptor, Host, HostError};
 pub use join::{JoinCalls, join_calls};
@@ -42,6 +45,7 @@ pub mod __private {
     /// This crate under the name by which the macros know it.
     pub mod convoke_agent {
         pub use crate::*;
+        pub use convoke_model::UnixMillis;
     }
     pub use schemars;
     pub use serde;

@@ -9,7 +9,9 @@ use convoke_agent::{
     Outbound, OutboundCall,
 };
 use convoke_macros::agent;
-use convoke_model::{Caller, CapabilityName, FaultCode, Json, RequestId, SpiffeId, TraceContext};
+use convoke_model::{
+    Caller, CapabilityName, FaultCode, Json, RequestId, SpiffeId, TraceContext, UnixMillis,
+};
 use serde_json::{Value, json};
 
 struct Calculator {
@@ -111,8 +113,8 @@ fn host() -> Host {
     Host::new(Calculator { places: 7 }).unwrap()
 }
 
-async fn call(name: &str, params: &str) -> Result<Json, HandlerError> {
-    let context = Context::new(ContextParts {
+fn context() -> Context {
+    Context::new(ContextParts {
         caller: Caller::Anonymous,
         request_id: RequestId::parse("r").unwrap(),
         task_id: None,
@@ -129,10 +131,13 @@ async fn call(name: &str, params: &str) -> Result<Json, HandlerError> {
         span: tracing::Span::none(),
         outbound: Arc::new(Nowhere),
         outlet: None,
-    });
+    })
+}
+
+async fn call(name: &str, params: &str) -> Result<Json, HandlerError> {
     let host = host();
     let index = host.find(&CapabilityName::parse(name).unwrap()).unwrap();
-    host.call(index, context, Json::parse(params).unwrap()).await
+    host.call(index, context(), Json::parse(params).unwrap()).await
 }
 
 #[test]
@@ -186,4 +191,75 @@ async fn errors_arrive_as_handler_errors() {
     // The given schema lets this through; the type does not.
     let error = call("square-root", r#"{"agent": -1}"#).await.unwrap_err();
     assert_eq!(error.fault().code, FaultCode::InvalidParams);
+}
+
+#[derive(Default)]
+struct Hooked {
+    fails: bool,
+    seen: std::sync::Mutex<Vec<String>>,
+}
+
+#[agent(crate = "convoke_agent")]
+impl Hooked {
+    /// Do nothing
+    #[capability(ephemeral, requires_peer = "spiffe://example.org/orchestrator")]
+    async fn one(&self, _context: &Context) {}
+
+    /// Do nothing
+    #[capability(requires_peer = ["spiffe://example.org/a", "spiffe://example.org/user/**"])]
+    async fn several(&self, _context: &Context) {}
+
+    /// Do nothing
+    #[capability]
+    async fn open(&self, _context: &Context) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    #[on_start]
+    async fn prepare(&self, context: &Context) -> Result<(), Overflow> {
+        self.seen.lock().unwrap().push(format!("start {}", context.config().metadata.name));
+        if self.fails { Err(Overflow) } else { Ok(()) }
+    }
+
+    #[on_stop]
+    async fn on_stop(&self) {
+        self.seen.lock().unwrap().push("stop".to_owned());
+    }
+
+    #[on_svid_update]
+    async fn renewed(&self, not_after: UnixMillis) {
+        self.seen.lock().unwrap().push(format!("until {not_after}"));
+    }
+}
+
+#[test]
+fn guards_are_read_from_the_attribute() {
+    let host = Host::new(Hooked::default()).unwrap();
+    let rules: Vec<_> = host
+        .capabilities()
+        .iter()
+        .map(|one| one.requires_peer.as_ref().map(|guard| guard.rule().to_string()))
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            Some("spiffe://example.org/orchestrator".to_owned()),
+            Some("spiffe://example.org/a, spiffe://example.org/user/**".to_owned()),
+            None,
+        ]
+    );
+}
+
+#[tokio::test]
+async fn marked_methods_are_hooks() {
+    let host = Host::new(Hooked::default()).unwrap();
+    host.start(&context()).await.unwrap();
+    host.svid_update(UnixMillis(0)).await;
+    host.stop().await;
+    let index = host.find(&CapabilityName::parse("open").unwrap()).unwrap();
+    let seen = host.call(index, context(), Json::empty_object()).await.unwrap();
+    assert_eq!(seen.get(), r#"["start Calculator","until 1970-01-01T00:00:00.000Z","stop"]"#);
+
+    let host = Host::new(Hooked { fails: true, ..Hooked::default() }).unwrap();
+    assert_eq!(host.start(&context()).await.unwrap_err().to_string(), "too large");
 }

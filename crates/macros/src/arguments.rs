@@ -1,6 +1,6 @@
 //! What stands between the parentheses of the attributes.
 
-use syn::parse::Parser;
+use syn::parse::{ParseStream, Parser};
 use syn::punctuated::Punctuated;
 use syn::{Attribute, Error, Expr, LitStr, Path, Result, Token, bracketed, meta};
 
@@ -22,6 +22,8 @@ pub(crate) struct CapabilityArguments {
     pub(crate) ephemeral: bool,
     /// Where it says so, if it does.
     pub(crate) default: Option<Path>,
+    /// Patterns of who may call; never empty.
+    pub(crate) requires_peer: Option<Vec<LitStr>>,
     pub(crate) tags: Vec<LitStr>,
     pub(crate) input_schema: Option<Expr>,
     pub(crate) output_schema: Option<Expr>,
@@ -60,12 +62,17 @@ impl CapabilityArguments {
                 arguments.ephemeral = true;
             } else if path.is_ident("default") {
                 arguments.default = Some(path.clone());
-            } else if path.is_ident("tags") {
-                let list;
+            } else if path.is_ident("requires_peer") {
                 let value = argument.value()?;
-                bracketed!(list in value);
-                let tags = Punctuated::<LitStr, Token![,]>::parse_terminated(&list)?;
-                arguments.tags = tags.into_iter().collect();
+                let patterns =
+                    if value.peek(LitStr) { vec![value.parse()?] } else { texts(value)? };
+                if patterns.is_empty() {
+                    return Err(argument
+                        .error("nobody could call it; leave `requires_peer` out, or say who may"));
+                }
+                arguments.requires_peer = Some(patterns);
+            } else if path.is_ident("tags") {
+                arguments.tags = texts(argument.value()?)?;
             } else if path.is_ident("input_schema") {
                 arguments.input_schema = Some(argument.value()?.parse()?);
             } else if path.is_ident("output_schema") {
@@ -73,13 +80,20 @@ impl CapabilityArguments {
             } else {
                 return Err(argument.error(
                     "unknown argument; `capability` takes name, description, ephemeral, default, \
-                     tags, input_schema and output_schema",
+                     requires_peer, tags, input_schema and output_schema",
                 ));
             }
             Ok(())
         })?;
         Ok(arguments)
     }
+}
+
+/// `["…", "…"]`.
+fn texts(value: ParseStream<'_>) -> Result<Vec<LitStr>> {
+    let list;
+    bracketed!(list in value);
+    Ok(Punctuated::<LitStr, Token![,]>::parse_terminated(&list)?.into_iter().collect())
 }
 
 /// The grammar of the model's `CapabilityName`, so that a bad name is found where it is written.

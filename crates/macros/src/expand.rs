@@ -7,6 +7,7 @@ use quote::quote;
 use syn::{Error, ImplItem, ItemImpl, LitStr, Path, Result, Type};
 
 use crate::arguments::AgentArguments;
+use crate::hook::Hook;
 use crate::method::{Method, Output};
 
 /// The `impl` block without our attributes, and the implementation of `Agent` beside it.
@@ -26,12 +27,13 @@ pub(crate) fn agent(arguments: TokenStream, item: TokenStream) -> Result<TokenSt
     if !block.generics.params.is_empty() {
         return Err(Error::new_spanned(&block.generics, "an agent cannot be generic"));
     }
-    let methods = methods(&mut block)?;
-    check_together(&block, &methods)?;
+    let (methods, hooks) = methods(&mut block)?;
+    check_together(&block, &methods, &hooks)?;
 
     let private: Path = syn::parse_quote!(#root::__private);
     let this = &block.self_ty;
     let capabilities = methods.iter().map(|method| capability(method, &private, this));
+    let hooks = hooks.iter().map(|hook| hook.expand(&private));
     Ok(quote! {
         #block
 
@@ -43,33 +45,43 @@ pub(crate) fn agent(arguments: TokenStream, item: TokenStream) -> Result<TokenSt
                 #(#capabilities)*
                 capabilities
             }
+
+            #(#hooks)*
         }
     })
 }
 
-fn methods(block: &mut ItemImpl) -> Result<Vec<Method>> {
-    let mut methods = Vec::new();
+fn methods(block: &mut ItemImpl) -> Result<(Vec<Method>, Vec<Hook>)> {
+    let (mut methods, mut hooks) = (Vec::new(), Vec::new());
     let mut wrong: Option<Error> = None;
     for item in &mut block.items {
         let ImplItem::Fn(function) = item else { continue };
-        match Method::take(function) {
-            Ok(method) => methods.extend(method),
+        let taken = Hook::take(function).and_then(|hook| {
+            hooks.extend(hook);
+            methods.extend(Method::take(function)?);
+            Ok(())
+        });
+        match taken {
+            Ok(()) => {}
             Err(error) => match &mut wrong {
                 Some(first) => first.combine(error),
                 None => wrong = Some(error),
             },
         }
     }
-    wrong.map_or(Ok(methods), Err)
+    wrong.map_or(Ok((methods, hooks)), Err)
 }
 
 /// What is wrong with capabilities only beside each other.
-fn check_together(block: &ItemImpl, methods: &[Method]) -> Result<()> {
+fn check_together(block: &ItemImpl, methods: &[Method], hooks: &[Hook]) -> Result<()> {
     if methods.is_empty() {
         return Err(Error::new_spanned(
             &block.self_ty,
             "an agent has at least one method with `#[capability]`",
         ));
+    }
+    for (n, hook) in hooks.iter().enumerate() {
+        hooks[..n].iter().try_for_each(|earlier| earlier.check_beside(hook))?;
     }
     let mut names = HashMap::new();
     let mut default: Option<&Method> = None;
@@ -120,6 +132,7 @@ fn capability(method: &Method, private: &Path, this: &Type) -> TokenStream {
         None => quote!(#agent::output_schema_of::<#output_type>),
     };
     let tags = &arguments.tags;
+    let guard = arguments.requires_peer.as_ref().map(|peers| quote!(.requires_peer([#(#peers),*])));
     let ephemeral = arguments.ephemeral.then(|| quote!(.ephemeral()));
     let default = arguments.default.is_some().then(|| quote!(.default()));
     let (names, types): (Vec<_>, Vec<_>) =
@@ -151,6 +164,7 @@ fn capability(method: &Method, private: &Path, this: &Type) -> TokenStream {
             .tags([#(#tags),*])
             #ephemeral
             #default
+            #guard
         });
     }
 }
@@ -225,9 +239,49 @@ mod tests {
     }
 
     #[test]
+    fn hooks_have_one_shape_each() {
+        let start = "`on_start` stands on a method such as `async fn on_start(&self, context: \
+                     &Context) -> Result<(), HandlerError>`";
+        check(
+            quote! { impl A {
+                /// Doc
+                #[capability] async fn f(&self, _: &Context) {}
+                #[on_start] async fn a(&self) {}
+                #[on_start] fn b(&self, _: &Context) {}
+                #[on_stop] async fn c(&self, _: &Context) {}
+                #[on_svid_update] async fn d(&mut self, not_after: UnixMillis) {}
+                #[on_stop] async fn e(&self) -> Result<(), E> {}
+                #[on_stop] #[on_start] async fn g(&self) {}
+                #[on_stop] #[capability] async fn h(&self) {}
+                #[on_stop(late)] async fn i(&self) {}
+            } },
+            &[
+                start,
+                start,
+                "`on_stop` stands on a method such as `async fn on_stop(&self)`",
+                "`on_svid_update` stands on a method such as `async fn on_svid_update(&self, \
+                 not_after: UnixMillis)`",
+                "`on_stop` has nobody to give an error to; log it",
+                "a method is one hook",
+                "a method is a hook or a capability, not both",
+                "unexpected token in attribute",
+            ],
+        );
+        check(
+            quote! { impl A {
+                /// Doc
+                #[capability] async fn f(&self, _: &Context) {}
+                #[on_stop] async fn a(&self) {}
+                #[on_stop] async fn b(&self) {}
+            } },
+            &["`a` is the `on_stop` hook already"],
+        );
+    }
+
+    #[test]
     fn arguments_are_checked() {
         let unknown = "unknown argument; `capability` takes name, description, ephemeral, default, \
-                       tags, input_schema and output_schema";
+                       requires_peer, tags, input_schema and output_schema";
         let name = "a capability's name begins with a letter and has at most 128 letters, digits, \
                     `_`, `-` and `.`";
         check(
@@ -238,8 +292,15 @@ mod tests {
                 #[capability(name = "a b")] async fn g(&self, _: &Context) {}
                 /// Doc
                 #[capability] async fn _h(&self, _: &Context) {}
+                /// Doc
+                #[capability(requires_peer = [])] async fn i(&self, _: &Context) {}
             } },
-            &[unknown, name, name],
+            &[
+                unknown,
+                name,
+                name,
+                "nobody could call it; leave `requires_peer` out, or say who may",
+            ],
         );
         let error = agent(quote!(name = "x"), quote!(impl A {})).unwrap_err();
         assert_eq!(error.to_string(), "unknown argument; `agent` takes `crate = \"path\"`");

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod expand;
+mod hook;
 mod method;
 
 use proc_macro::TokenStream;
@@ -40,10 +41,22 @@ use proc_macro::TokenStream;
 /// - `ephemeral`: answers with a message instead of a task, for functions that are quick and change
 ///   nothing;
 /// - `default`: takes the messages that name no capability;
+/// - `requires_peer = "spiffe://…"`, or a list of such patterns: of those whom policy lets in, only
+///   callers whose SPIFFE ID matches one of them; `*` stands for anything within a segment of the
+///   path, and `**` at the end for the rest;
 /// - `tags = ["…"]`: words by which a registry finds the capability;
 /// - `input_schema = …` and `output_schema = …`: the path of a function that gives a
 ///   `serde_json::Value`, or of a constant with JSON text, instead of the schema that follows from
 ///   the types.
+///
+/// Methods may also be hooks, at most one of each:
+///
+/// - `#[on_start] async fn (&self, context: &Context) -> Result<(), HandlerError>`, or without a
+///   result, runs before anybody can reach the agent; an error keeps it from starting;
+/// - `#[on_stop] async fn (&self)` runs after the last request, for what is left of
+///   `server.drain_timeout`;
+/// - `#[on_svid_update] async fn (&self, not_after: UnixMillis)` runs when the agent's certificate
+///   has been renewed.
 ///
 /// `#[agent(crate = "path")]` says where `convoke` is, if not at `::convoke`.
 #[proc_macro_attribute]

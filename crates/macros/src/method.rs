@@ -157,7 +157,7 @@ fn parameters(signature: &mut Signature) -> Result<Vec<Parameter>> {
     Ok(parameters)
 }
 
-fn output(output: &ReturnType) -> Result<Output> {
+pub(crate) fn output(output: &ReturnType) -> Result<Output> {
     let ty = match output {
         ReturnType::Default => return Ok(Output::Plain(syn::parse_quote!(()))),
         ReturnType::Type(_, ty) => &**ty,
@@ -175,7 +175,7 @@ fn output(output: &ReturnType) -> Result<Output> {
 }
 
 /// `Context` of `convoke::Context`.
-fn last_name(ty: &Type) -> Option<&Ident> {
+pub(crate) fn last_name(ty: &Type) -> Option<&Ident> {
     match ty {
         Type::Path(path) => path.path.segments.last().map(|segment| &segment.ident),
         _ => None,
