@@ -7,6 +7,7 @@ use convoke_journal::Scope;
 use convoke_model::{Caller, Principal, SpiffeId, UnixMillis};
 use convoke_net::server::ConnectionInfo;
 use rustls_pki_types::CertificateDer;
+use tokio::time::Instant;
 
 use crate::observe::metrics::OpenConnection;
 
@@ -30,6 +31,9 @@ pub(crate) struct Connection {
     pub(crate) scope: Scope,
     /// How long the caller's certificate is good from now; `None` for a caller without one.
     pub(crate) expires: Option<UnixMillis>,
+    /// When the connection is cut, whatever runs on it: for its age, or because a certificate of
+    /// either side ends.
+    pub(crate) ends_at: Option<Instant>,
     /// What the caller presented, leaf first; looked at again when trust is withdrawn.
     pub(crate) certificates: Vec<CertificateDer<'static>>,
     /// Counts the connection while it is open.
@@ -66,6 +70,7 @@ impl Connection {
             remote_addr,
             scope,
             expires,
+            ends_at: None,
             certificates,
             _open: open,
         })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convoke_agent::{Context, ContextParts};
+use convoke_agent::{Context, ContextParts, Outlet};
 use convoke_model::{ContextId, TaskId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ pub(crate) fn of_request(
     stop: CancellationToken,
     task_id: Option<TaskId>,
     context_id: ContextId,
+    outlet: Option<Arc<dyn Outlet>>,
 ) -> Context {
     Context::new(ContextParts {
         caller: request.connection.caller.clone(),
@@ -29,7 +30,7 @@ pub(crate) fn of_request(
         config: Arc::clone(&request.service.agent),
         span: tracing::Span::current(),
         outbound: Arc::clone(&request.service.outbound),
-        outlet: None,
+        outlet,
     })
 }
 

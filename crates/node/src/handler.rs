@@ -1,5 +1,6 @@
 //! Running what an agent's author wrote, so that its panic ends a call and nothing else.
 
+use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
@@ -15,22 +16,30 @@ pub(crate) enum Outcome {
     Panicked,
 }
 
+/// A handler that has ended, before anybody was told.
+pub(crate) struct Ended(Result<Result<Json, HandlerError>, Box<dyn Any + Send>>);
+
 /// Runs `handler` to its end, whatever that is.
 ///
 /// What a panicking handler leaves half done is the agent's own; the node shares nothing with it
 /// but values that are never changed.
-pub(crate) async fn contained(
-    handler: impl Future<Output = Result<Json, HandlerError>>,
-) -> Outcome {
-    match AssertUnwindSafe(handler).catch_unwind().await {
-        Ok(returned) => Outcome::Returned(returned.map_err(|error| {
-            // The cause, if there is one, is for the log alone.
-            tracing::warn!(error = chain(&error), "Capability failed");
-            error.into_fault()
-        })),
-        Err(_payload) => {
-            tracing::error!("Capability panicked");
-            Outcome::Panicked
+pub(crate) async fn contained(handler: impl Future<Output = Result<Json, HandlerError>>) -> Ended {
+    Ended(AssertUnwindSafe(handler).catch_unwind().await)
+}
+
+impl Ended {
+    /// Tells the log what it is to know, and gives what the caller is.
+    pub(crate) fn told(self) -> Outcome {
+        match self.0 {
+            Ok(returned) => Outcome::Returned(returned.map_err(|error| {
+                // The cause, if there is one, is for the log alone.
+                tracing::warn!(error = chain(&error), "Capability failed");
+                error.into_fault()
+            })),
+            Err(_payload) => {
+                tracing::error!("Capability panicked");
+                Outcome::Panicked
+            }
         }
     }
 }

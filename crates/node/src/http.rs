@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use convoke_a2a::{http_status, jsonrpc};
 use convoke_identity::tls::{peer_error, still_trusted};
-use convoke_model::{Fault, FaultCode, chain};
+use convoke_model::{Fault, FaultCode, OperationKind, chain};
 use convoke_net::server::{Body, ConnectionInfo, Handler, Opened, Refuse, ResponseBody};
 use futures_util::FutureExt;
 use http::header::{
@@ -26,7 +26,7 @@ use crate::observe::metrics::{self, Status};
 use crate::operations::{self, Answer};
 use crate::routes::{self, AGENT_ROUTES, Document, Nothing, Target};
 use crate::service::Service;
-use crate::{deadline, ids, intake};
+use crate::{deadline, ids, intake, stream};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -41,7 +41,7 @@ impl Handler for Routes {
 
     fn connected(&self, info: &ConnectionInfo) -> Result<Opened<Connection>, Refuse> {
         let (agent, open) = (&self.service.agent.spiffe_id, self.service.metrics.connection());
-        let connection = Connection::open(self.listener, agent, info, open)
+        let mut connection = Connection::open(self.listener, agent, info, open)
             .map_err(|error| Refuse(error.to_string()))?;
         // The connection ends before either certificate does.
         let own =
@@ -49,6 +49,10 @@ impl Handler for Routes {
         let ends = [connection.expires, own].into_iter().flatten().min();
         let now = self.service.clock.now();
         let expires_in = ends.map(|end| Duration::from_millis(end.0.saturating_sub(now.0)));
+        let life = expires_in.map_or(self.service.connection_age_max, |expires_in| {
+            expires_in.min(self.service.connection_age_max)
+        });
+        connection.ends_at = Instant::now().checked_add(life);
         Ok(Opened { connection, expires_in })
     }
 
@@ -166,6 +170,10 @@ impl Routes {
             let took = service.clock.monotonic().saturating_sub(begun);
             request.completed(&outcome, took);
             let encoded = match outcome {
+                Ok(Answer::Follow(follow)) => return stream::answer(*follow, id),
+                Ok(Answer::Message(message)) if kind == OperationKind::SendStreamingMessage => {
+                    return stream::answer_message(&message, &id);
+                }
                 Ok(Answer::Message(message)) => Ok(jsonrpc::encode_message(&id, &message)),
                 Ok(Answer::Task(task)) => Ok(jsonrpc::encode_task(&id, kind, &task)),
                 Err(fault) => Err(fault),

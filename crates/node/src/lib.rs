@@ -9,6 +9,7 @@
 //! | route, decode, encode | [`http`], `convoke_a2a` |
 //! | look up, authorise, put on record, do | [`operations`] |
 //! | tasks: decide, commit, act | [`tasks`], `convoke_engine`, `convoke_journal` |
+//! | tasks: who follows them | [`stream`] |
 
 mod admission;
 mod bodies;
@@ -31,9 +32,11 @@ pub mod observe;
 mod operations;
 mod path_metrics;
 mod policy;
+mod quota;
 pub mod routes;
 mod service;
 mod sparse;
+mod stream;
 mod tasks;
 mod web_pki;
 

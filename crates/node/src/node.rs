@@ -34,6 +34,7 @@ use crate::observe::metrics::Metrics;
 use crate::policy::{Decider, DecisionLogError, PolicyServerError};
 use crate::service::Service;
 use crate::sparse::Sparse;
+use crate::stream::Streams;
 use crate::tasks::Tasks;
 
 /// How often what only the node sees is written into metrics and health.
@@ -191,6 +192,7 @@ impl Node {
             identity: Arc::clone(&identity),
             outbound,
             tasks: Tasks::default(),
+            streams: Streams::new(metrics.streams.clone()),
             metrics,
             health,
             card: OnceLock::new(),
@@ -200,6 +202,7 @@ impl Node {
             bodies: Budget::new(LARGE_BODIES_BYTES_MAX, config.server.limits.body_bytes_max),
             answers: Budget::new(LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX),
             body_bytes_max: config.server.limits.body_bytes_max,
+            connection_age_max: config.server.limits.connection_age_max,
         });
 
         let limits = limits(&config);
@@ -330,8 +333,12 @@ impl Node {
             drained.cancel();
             (mesh, plain, lost_tasks)
         };
-        let ((mesh, plain, lost_tasks), (), (), (), (), ()) =
-            tokio::join!(serving, watch, looking, reviewing, deciding, pressing);
+        let streaming = async {
+            shutdown.cancelled().await;
+            service.streams.end_before(Instant::now() + drain_timeout, &drained).await;
+        };
+        let ((mesh, plain, lost_tasks), (), (), (), (), (), ()) =
+            tokio::join!(serving, watch, looking, reviewing, deciding, pressing, streaming);
         service.policy.close();
 
         let summary = Summary {

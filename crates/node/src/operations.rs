@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use convoke_agent::{CapabilityIndex, Context};
+use convoke_agent::{CapabilityIndex, Outlet};
 use convoke_engine::{Effects, Event, decide};
 use convoke_journal::StoredTask;
 use convoke_model::{
@@ -19,7 +19,8 @@ use crate::connection::{Connection, Listener};
 use crate::digest::sha256_hex;
 use crate::handler::{Outcome, contained};
 use crate::service::Service;
-use crate::tasks::{Submission, not_found, state_of};
+use crate::stream::Follow;
+use crate::tasks::{Join, Submission, Taken, not_found, state_of};
 use crate::{context, ids};
 
 /// The wire by which operations come here, as policy and context see it.
@@ -29,12 +30,14 @@ const PROTOCOL: &str = "a2a/1.0";
 pub(crate) enum Answer {
     Message(Message),
     Task(Task),
+    /// A task, and what becomes of it.
+    Follow(Box<Follow>),
 }
 
 /// One request on its way through the node.
 pub(crate) struct Request<'a> {
     pub(crate) service: &'a Arc<Service>,
-    pub(crate) connection: &'a Connection,
+    pub(crate) connection: &'a Arc<Connection>,
     pub(crate) id: RequestId,
     pub(crate) at: UnixMillis,
     /// When its caller stops to wait, if it said so.
@@ -48,12 +51,12 @@ pub(crate) struct Request<'a> {
 }
 
 /// What an operation is about, known before policy is asked.
-struct Subject {
-    index: CapabilityIndex,
+pub(crate) struct Subject {
+    pub(crate) index: CapabilityIndex,
     /// The parameters of a call; a task operation has none.
-    params: Option<Json>,
+    pub(crate) params: Option<Json>,
     /// The stored task of a task operation.
-    stored: Option<StoredTask>,
+    pub(crate) stored: Option<StoredTask>,
 }
 
 impl Request<'_> {
@@ -67,10 +70,10 @@ impl Request<'_> {
             Operation::SendMessage(request) => self.send(request, subject, audit).await,
             Operation::GetTask(request) => self.get(request, subject, audit).await,
             Operation::CancelTask(request) => self.cancel(request, subject, audit).await,
-            Operation::SendStreamingMessage(_) | Operation::SubscribeToTask(_) => {
-                self.service.put_on_record(Some(audit)).await?;
-                Err(Fault::new(FaultCode::UnsupportedOperation, "streaming is not served yet"))
+            Operation::SendStreamingMessage(request) => {
+                self.send_streaming(request, subject, audit).await
             }
+            Operation::SubscribeToTask(request) => self.subscribe(request, subject, audit).await,
         }
     }
 
@@ -105,15 +108,17 @@ impl Request<'_> {
     /// Finds out what the operation is about. What belongs to somebody else is not there.
     async fn look_up(&self, operation: &Operation) -> Result<Subject, Fault> {
         let task = match operation {
-            Operation::SendMessage(request) | Operation::SendStreamingMessage(request) => match &request.message.task_id {
-                Some(id) => id,
-                None => {
-                    let named = convoke_a2a::capability::named_capability(&request.message)?;
-                    let (index, params) =
-                        self.service.host.resolve(&request.message, named.as_ref())?;
-                    return Ok(Subject { index, params: Some(params), stored: None });
+            Operation::SendMessage(request) | Operation::SendStreamingMessage(request) => {
+                match &request.message.task_id {
+                    Some(id) => id,
+                    None => {
+                        let named = convoke_a2a::capability::named_capability(&request.message)?;
+                        let (index, params) =
+                            self.service.host.resolve(&request.message, named.as_ref())?;
+                        return Ok(Subject { index, params: Some(params), stored: None });
+                    }
                 }
-            },
+            }
             Operation::GetTask(GetTask { id, .. })
             | Operation::SubscribeToTask(SubscribeToTask { id, .. })
             | Operation::CancelTask(CancelTask { id, .. }) => id,
@@ -132,7 +137,7 @@ impl Request<'_> {
 
     /// Asks policy. A refusal is put on record here; what is allowed is put on record with what it
     /// changes, or by whoever does it.
-    async fn authorize(
+    pub(crate) async fn authorize(
         &self,
         operation: Operation,
         subject: &Subject,
@@ -204,13 +209,33 @@ impl Request<'_> {
         &self,
         request: SendMessage,
         subject: Subject,
-        mut audit: AuditRecord,
+        audit: AuditRecord,
     ) -> Result<Answer, Fault> {
+        let configuration = request.configuration.clone();
+        let running = match self.take(request, subject, audit, None).await? {
+            Taken::Message(message) => return Ok(Answer::Message(message)),
+            Taken::Task(running) => running,
+        };
+        if !configuration.return_immediately {
+            self.until_the_deadline(running.answered()).await;
+        }
+        let mut task = running.task(self.service).await?;
+        task.trim_history(configuration.history_length);
+        Ok(Answer::Task(task))
+    }
+
+    /// Does what a message asks for: runs an ephemeral capability, makes a task, or gives a task
+    /// the answer that it waits for. `join` is who follows the task.
+    pub(crate) async fn take(
+        &self,
+        request: SendMessage,
+        subject: Subject,
+        mut audit: AuditRecord,
+        join: Option<Join>,
+    ) -> Result<Taken, Fault> {
         let service = self.service;
         let Some(params) = subject.params else {
-            // The message is for a task that exists, which takes no further messages yet.
-            service.put_on_record(Some(audit)).await?;
-            return Err(self.refuse_message(request.message, subject.stored));
+            return self.tell(request.message, subject.stored, audit, join).await;
         };
         if let Err(fault) = service.host.check_input(subject.index, &params) {
             service.put_on_record(Some(audit)).await?;
@@ -218,7 +243,7 @@ impl Request<'_> {
         }
         if service.host.descriptor(subject.index).ephemeral {
             service.put_on_record(Some(audit)).await?;
-            return self.run(subject.index, params, &request.message).await.map(Answer::Message);
+            return self.run(subject.index, params, &request.message).await.map(Taken::Message);
         }
         let id = ids::task();
         audit.task_id = Some(id.clone());
@@ -228,21 +253,43 @@ impl Request<'_> {
             params,
             message: request.message,
             audit,
+            join,
         };
         let running = service
             .tasks
-            .submit(service, id.clone(), submission, |state, stop| {
-                self.context(stop, Some(id.clone()), state.context_id().clone())
+            .submit(service, id, submission, |running, context_id| {
+                let (stop, id) = (running.stop().clone(), running.id().clone());
+                let outlet = Arc::clone(running) as Arc<dyn Outlet>;
+                context::of_request(self, stop, Some(id), context_id, Some(outlet))
             })
             .await?;
         // The journal bounds what the task holds from here on.
         drop(std::mem::take(&mut *self.room.lock().unwrap_or_else(PoisonError::into_inner)));
-        if !request.configuration.return_immediately {
-            self.until_the_deadline(running.answered()).await;
+        Ok(Taken::Task(running))
+    }
+
+    /// Gives a message to the task that it names.
+    async fn tell(
+        &self,
+        message: Message,
+        stored: Option<StoredTask>,
+        audit: AuditRecord,
+        join: Option<Join>,
+    ) -> Result<Taken, Fault> {
+        let service = self.service;
+        let running = message.task_id.as_ref();
+        let running = running.and_then(|id| service.tasks.find(&self.connection.scope, id));
+        let Some(running) = running else {
+            // Nobody is at work on it, so it takes no messages, and the engine says why.
+            service.put_on_record(Some(audit)).await?;
+            return Err(self.refuse_message(message, stored));
+        };
+        service.tasks.tell(service, &running, message, audit).await?;
+        drop(std::mem::take(&mut *self.room.lock().unwrap_or_else(PoisonError::into_inner)));
+        if let Some(join) = join {
+            running.join(service, &join.subscriber, join.history, true).await?;
         }
-        let mut task = running.task(service).await?;
-        task.trim_history(request.configuration.history_length);
-        Ok(Answer::Task(task))
+        Ok(Taken::Task(running))
     }
 
     /// Runs an ephemeral capability within the request: if the caller leaves, it is dropped.
@@ -257,13 +304,13 @@ impl Request<'_> {
         // Cancelled when this function ends, or is dropped because the caller left.
         let stop = CancellationToken::new();
         let _cancel = stop.clone().drop_guard();
-        let context = self.context(stop, None, context_id.clone());
+        let context = context::of_request(self, stop, None, context_id.clone(), None);
         let failed = |text: String| Fault::new(FaultCode::CapabilityFailed, text);
         let handler = contained(service.host.call(index, context, params));
         let Some(outcome) = self.until_the_deadline(handler).await else {
             return Err(late());
         };
-        let result = match outcome {
+        let result = match outcome.told() {
             Outcome::Returned(Ok(result)) => result,
             Outcome::Returned(Err(fault)) => return Err(fault),
             Outcome::Panicked => {
@@ -299,7 +346,7 @@ impl Request<'_> {
         let mut effects = Effects::new();
         match decide(&mut state, event, self.at, &mut effects) {
             Err(fault) => fault,
-            Ok(()) => Fault::new(FaultCode::UnsupportedOperation, "the task takes no messages"),
+            Ok(()) => Fault::new(FaultCode::Unavailable, "the task has just changed; ask again"),
         }
     }
 
@@ -342,15 +389,6 @@ impl Request<'_> {
                 ))
             }
         }
-    }
-
-    fn context(
-        &self,
-        stop: CancellationToken,
-        task_id: Option<TaskId>,
-        context_id: convoke_model::ContextId,
-    ) -> Context {
-        context::of_request(self, stop, task_id, context_id)
     }
 
     async fn refuse(&self, operation: &Operation, why: &'static str) -> Result<(), Fault> {

@@ -1,6 +1,7 @@
 //! One agent, ready to be asked: what every request of it shares.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use convoke_agent::{AgentConfig, Host, Outbound};
 use convoke_identity::IdentitySource;
@@ -16,6 +17,7 @@ use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use crate::policy::Decider;
 use crate::sparse::Sparse;
+use crate::stream::Streams;
 use crate::tasks::Tasks;
 
 /// One agent, ready to be asked.
@@ -30,6 +32,7 @@ pub(crate) struct Service {
     pub(crate) identity: Arc<IdentitySource>,
     pub(crate) outbound: Arc<dyn Outbound>,
     pub(crate) tasks: Tasks,
+    pub(crate) streams: Streams,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Arc<Health>,
     /// Set before the first connection is accepted.
@@ -45,6 +48,8 @@ pub(crate) struct Service {
     pub(crate) answers: Budget,
     /// Largest request body, in bytes.
     pub(crate) body_bytes_max: usize,
+    /// Longest life of a connection.
+    pub(crate) connection_age_max: Duration,
 }
 
 impl Service {

@@ -185,7 +185,7 @@ fn write(card: &Description) -> Vec<u8> {
 /// the schemas of each skill under its id.
 fn write_capabilities(out: &mut Vec<u8>, skills: &[Skill]) {
     let mut capabilities = Object::begin(out);
-    capabilities.word("streaming", "false");
+    capabilities.word("streaming", "true");
     capabilities.word("pushNotifications", "false");
     let extensions = capabilities.key("extensions");
     extensions.push(b'[');

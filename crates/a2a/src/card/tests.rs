@@ -42,7 +42,7 @@ fn the_card_is_written() {
     let expected = concat!(
         r#"{"name":"worker","description":"does \"work\"","version":"1.2.0","#,
         r#""supportedInterfaces":[{"url":"https://localhost:8443/","protocolBinding":"JSONRPC","protocolVersion":"1.0"}],"#,
-        r#""capabilities":{"streaming":false,"pushNotifications":false,"extensions":[{"#,
+        r#""capabilities":{"streaming":true,"pushNotifications":false,"extensions":[{"#,
         r#""uri":"urn:convoke:ext:capability:v1","description":"a message names the capability it calls in its metadata; params has the JSON Schemas of each","#,
         r#""required":false,"params":{"capabilities":{"#,
         r#""Count_words.v2-count":{"inputSchema":{"type":"object","maximum":42.0}},"#,

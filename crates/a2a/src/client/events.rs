@@ -81,7 +81,7 @@ impl EventReader {
     /// # Errors
     ///
     /// [`EventTooLong`] if what has come of one event is more than the bound.
-    pub fn next(&mut self) -> Result<Option<Event>, EventTooLong> {
+    pub fn next_event(&mut self) -> Result<Option<Event>, EventTooLong> {
         while let Some(line) = self.line()? {
             if line.is_empty() {
                 // An event without data is none.
@@ -179,7 +179,7 @@ mod tests {
         let mut events = Vec::new();
         for piece in pieces {
             reader.push(piece);
-            while let Some(event) = reader.next()? {
+            while let Some(event) = reader.next_event()? {
                 events.push((String::from_utf8(event.data).unwrap(), event.id));
             }
             assert!(reader.buffer.len() - reader.at <= MAX);
@@ -225,7 +225,7 @@ mod tests {
         // An id is remembered for the stream's life, so a long one is not.
         let mut reader = EventReader::new(10_000);
         reader.push(format!("id: {}\ndata: a\n\n", "7".repeat(1000)).as_bytes());
-        assert_eq!(reader.next().unwrap().unwrap().id, None);
+        assert_eq!(reader.next_event().unwrap().unwrap().id, None);
     }
 
     #[test]

@@ -168,10 +168,10 @@ mod tests {
     fn reads(bytes: &[u8], expected: Result<StreamItem, AnswerError>, seq: Option<&str>) {
         let mut reader = EventReader::new(10_000);
         reader.push(bytes);
-        let event = reader.next().unwrap().unwrap();
+        let event = reader.next_event().unwrap().unwrap();
         assert_eq!(event.id.as_deref(), seq);
         assert_eq!(parse_event(&id(), &event.data), expected);
-        assert_eq!(reader.next(), Ok(None));
+        assert_eq!(reader.next_event(), Ok(None));
     }
 
     #[test]

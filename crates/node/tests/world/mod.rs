@@ -76,6 +76,16 @@ impl World {
         Self { dir, mesh, dev, agent, shutdown, node, issuer, pool }
     }
 
+    /// Where the development listener is.
+    pub(crate) fn dev_address(&self) -> &str {
+        &self.dev
+    }
+
+    /// Writes another policy.
+    pub(crate) fn set_policy(&self, policy: &str) {
+        std::fs::write(self.dir.path().join("policy.rego"), policy).unwrap();
+    }
+
     /// A client that the issuer knows under `path`.
     pub(crate) async fn client(&self, path: &str) -> Client {
         let identity = self.agent.trust_domain().member(path).unwrap();

@@ -1,0 +1,305 @@
+//! Answers that go on: the events of a task, to everyone who follows it, for as long as each may.
+//!
+//! A task shows its events to its [`Audience`]; a [`Stream`] is one subscriber's side of that, with
+//! what ends it early: a reader that is too slow, a right that is gone, a connection whose
+//! certificates end, a node that ends. Each of these is told as the stream's last event.
+
+mod audience;
+mod follow;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use convoke_a2a::jsonrpc::RequestIdJson;
+use convoke_a2a::jsonrpc::stream::{EVENT_STREAM, HEARTBEAT, Head, fault_event, message_tail};
+use convoke_model::{Fault, FaultCode, Message, Revision};
+use convoke_net::server::{ResponseBody, StreamError};
+use futures_util::stream::{BoxStream, StreamExt, unfold};
+use http::Response;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http_body::Frame;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::quota::{Quota, Share};
+use crate::tasks::Running;
+
+pub(crate) use audience::{Audience, End, Shown, Subscriber, Until, state_after};
+pub(crate) use follow::Follow;
+use follow::Rights;
+
+/// How often a stream without news shows that it is alive. Source: the design's bounds of streams.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
+
+/// How often it is asked anew whether a stream's caller may still follow. Source: as above.
+const RIGHTS_EVERY: Duration = Duration::from_secs(5 * 60);
+
+/// Most streams that one caller may have open at an agent. Source: as above.
+const STREAMS_PER_CALLER_MAX: usize = 256;
+
+/// How long before its connection a stream ends at most, so that its last event still gets there.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Events up to this size, in bytes, leave in one piece with others; larger ones are not copied.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
+
+/// What all streams of one agent share.
+pub(crate) struct Streams {
+    quota: Arc<Quota>,
+    open: Gauge,
+    ending: CancellationToken,
+}
+
+/// The right to open one stream, counted while it is open.
+pub(crate) struct Seat {
+    _share: Share,
+    open: Gauge,
+}
+
+impl Streams {
+    /// Counts open streams in `open`.
+    pub(crate) fn new(open: Gauge) -> Self {
+        let quota = Quota::new(STREAMS_PER_CALLER_MAX);
+        Self { quota, open, ending: CancellationToken::new() }
+    }
+
+    /// Ends all streams, each with a last event that says so; new ones end at once.
+    pub(crate) fn end(&self) {
+        self.ending.cancel();
+    }
+
+    /// Ends all streams shortly before `deadline`, when the node ends, or not if it ended before.
+    pub(crate) async fn end_before(&self, deadline: Instant, drained: &CancellationToken) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        tokio::select! {
+            () = sleep_until(deadline - LAST_WORDS.min(left / 4)) => self.end(),
+            () = drained.cancelled() => {}
+        }
+    }
+
+    fn seat(&self, caller: &Arc<str>) -> Result<Seat, Fault> {
+        let Some(share) = self.quota.take(caller) else {
+            let text = format!("you have {} streams open; close one first", self.quota.max());
+            return Err(Fault::new(FaultCode::ResourceExhausted, text));
+        };
+        self.open.inc();
+        Ok(Seat { _share: share, open: self.open.clone() })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+/// One who follows a task, until it is dropped.
+pub(crate) struct Subscription {
+    pub(crate) task: Arc<Running>,
+    pub(crate) subscriber: Arc<Subscriber>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.task.leave(&self.subscriber);
+    }
+}
+
+/// One stream while it is open.
+struct Stream {
+    id: RequestIdJson,
+    head: Head,
+    subscription: Subscription,
+    rights: Rights,
+    /// The first event, which may be large and then has room of its own.
+    first: Option<Bytes>,
+    out: VecDeque<Bytes>,
+    done: bool,
+    revision: watch::Receiver<Revision>,
+    ending: CancellationToken,
+    heartbeat_at: Instant,
+    rights_at: Instant,
+    /// Shortly before the connection ends.
+    ends_at: Option<Instant>,
+    _seat: Seat,
+}
+
+/// The answer to request `id` that follows a task.
+pub(crate) fn answer(follow: Follow, id: RequestIdJson) -> Response<ResponseBody> {
+    let now = Instant::now();
+    let Follow { subscription, rights, first, seat } = follow;
+    let service = Arc::clone(&rights.service);
+    let ends_at = rights.connection.ends_at.map(|ends_at| {
+        let left = ends_at.saturating_duration_since(now);
+        ends_at.checked_sub(LAST_WORDS.min(left / 4)).unwrap_or(now)
+    });
+    let stream = Stream {
+        head: Head::new(&id),
+        id,
+        subscription,
+        rights,
+        first: Some(first),
+        out: VecDeque::new(),
+        done: false,
+        revision: service.policy.changes(),
+        ending: service.streams.ending.clone(),
+        heartbeat_at: now + HEARTBEAT_EVERY,
+        rights_at: now + RIGHTS_EVERY,
+        ends_at,
+        _seat: seat,
+    };
+    let pieces = unfold(Box::new(stream), |mut stream| async move {
+        let piece = stream.next().await?;
+        Some((piece, stream))
+    });
+    event_stream(ResponseBody::stream(Pieces(pieces.boxed())))
+}
+
+/// The answer to request `id` that is one message and no task.
+pub(crate) fn answer_message(message: &Message, id: &RequestIdJson) -> Response<ResponseBody> {
+    let (head, tail) = (Head::new(id), message_tail(message));
+    let mut event = BytesMut::with_capacity(head.bytes().len() + tail.len());
+    event.extend_from_slice(head.bytes());
+    event.extend_from_slice(&tail);
+    event_stream(ResponseBody::from(event.freeze()))
+}
+
+fn event_stream(body: ResponseBody) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, EVENT_STREAM);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+impl Stream {
+    /// The next piece of the body; `None` after the last.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take() {
+            self.lay_out([first]);
+        }
+        loop {
+            if let Some(piece) = self.out.pop_front() {
+                return Some(piece);
+            }
+            if self.done {
+                return None;
+            }
+            let alarm = self.heartbeat_at.min(self.rights_at);
+            let alarm = self.ends_at.map_or(alarm, |ends_at| alarm.min(ends_at));
+            tokio::select! {
+                biased;
+                (events, end) = self.subscription.subscriber.next() => {
+                    self.lay_out(events);
+                    match end {
+                        Some(end) => self.end(end),
+                        None => self.heartbeat_at = Instant::now() + HEARTBEAT_EVERY,
+                    }
+                }
+                () = self.ending.cancelled() => self.fail(&Fault::new(
+                    FaultCode::Unavailable,
+                    "the node ends, and so does this stream; the task can be followed again",
+                )),
+                // An error would mean that nothing decides any more; asking says so.
+                _changed = self.revision.changed() => self.ask_again().await,
+                () = sleep_until(alarm) => self.ring().await,
+            }
+        }
+    }
+
+    /// Does what is due by the clock.
+    async fn ring(&mut self) {
+        let now = Instant::now();
+        if self.ends_at.is_some_and(|ends_at| ends_at <= now) {
+            return self.fail(&Fault::new(
+                FaultCode::Unauthenticated,
+                "the connection ends, with a certificate of either side or for its age; connect \
+                 again and follow the task with `SubscribeToTask`",
+            ));
+        }
+        if self.rights_at <= now {
+            self.ask_again().await;
+        }
+        if self.heartbeat_at <= now {
+            self.heartbeat_at = now + HEARTBEAT_EVERY;
+            self.out.push_back(HEARTBEAT);
+        }
+    }
+
+    /// Asks whether the caller may still follow.
+    async fn ask_again(&mut self) {
+        self.rights_at = Instant::now() + RIGHTS_EVERY;
+        if let Err(fault) = self.rights.check().await {
+            self.fail(&fault);
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        match end {
+            End::Complete => self.done = true,
+            End::TooSlow => self.fail(&Fault::new(
+                FaultCode::ResourceExhausted,
+                "the stream was read too slowly; follow the task again with `SubscribeToTask`",
+            )),
+            End::Lost => self.fail(&Fault::new(
+                FaultCode::Internal,
+                "nobody works on the task any more; read it with `GetTask`",
+            )),
+        }
+    }
+
+    /// Ends the stream with the reason as its last event.
+    fn fail(&mut self, fault: &Fault) {
+        tracing::info!(
+            request_id = self.rights.request_id.as_str(),
+            task_id = self.subscription.task.id().as_str(),
+            code = fault.code.reason(),
+            "Stream ended early"
+        );
+        self.out.push_back(fault_event(&self.id, fault));
+        self.done = true;
+    }
+
+    /// Makes pieces of the body of `tails`: small ones together, large ones without a copy.
+    fn lay_out(&mut self, tails: impl IntoIterator<Item = Bytes>) {
+        let head = self.head.bytes();
+        let mut small = BytesMut::new();
+        for tail in tails {
+            small.extend_from_slice(head);
+            if tail.len() > COPIED_BYTES_MAX {
+                self.out.push_back(small.split().freeze());
+                self.out.push_back(tail);
+                continue;
+            }
+            small.extend_from_slice(&tail);
+            if small.len() > COPIED_BYTES_MAX {
+                self.out.push_back(small.split().freeze());
+            }
+        }
+        if !small.is_empty() {
+            self.out.push_back(small.freeze());
+        }
+    }
+}
+
+/// A body that comes in pieces.
+struct Pieces(BoxStream<'static, Bytes>);
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = StreamError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        let piece = ready!(self.0.poll_next_unpin(cx));
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}

@@ -1,0 +1,225 @@
+//! Tasks at work: each is decided by the engine, committed to the journal, and acted on then.
+
+mod output;
+mod running;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use convoke_agent::{CapabilityIndex, Context};
+use convoke_engine::{Effects, Event, State, decide};
+use convoke_journal::{NewTask, Scope, StoredTask};
+use convoke_model::{AuditRecord, ContextId, Fault, FaultCode, Json, Message, TaskId};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::ids;
+use crate::quota::Quota;
+use crate::service::Service;
+use crate::stream::Subscriber;
+
+pub(crate) use running::{Running, ended};
+
+/// Most tasks of one agent that are at work at a time. A task costs its parameters and a future;
+/// this many small ones are some tens of megabytes. A task that waits for its caller is at work too,
+/// and takes no more than another.
+const ACTIVE_MAX: usize = 10_000;
+
+/// Most tasks of one agent that wait for an answer of one caller. They may wait for ever, so one
+/// caller is not to have all of [`ACTIVE_MAX`].
+const QUESTIONS_PER_CALLER_MAX: usize = 1_000;
+
+/// How long a handler may tidy up after its task was cancelled, before it is dropped where it
+/// stands.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// The tasks of one agent that are at work.
+pub(crate) struct Tasks {
+    active: Mutex<HashMap<TaskId, Arc<Running>>>,
+    handlers: TaskTracker,
+    questions: Arc<Quota>,
+}
+
+/// What a new task is made of.
+pub(crate) struct Submission {
+    pub(crate) scope: Scope,
+    pub(crate) capability: CapabilityIndex,
+    pub(crate) params: Json,
+    pub(crate) message: Message,
+    pub(crate) audit: AuditRecord,
+    /// Who follows the task from its beginning.
+    pub(crate) join: Option<Join>,
+}
+
+/// Who wants to follow a task.
+pub(crate) struct Join {
+    pub(crate) subscriber: Arc<Subscriber>,
+    /// How many messages of the task are shown; `None` means all.
+    pub(crate) history: Option<u32>,
+}
+
+/// What a message has come to.
+pub(crate) enum Taken {
+    /// An answer, without a task.
+    Message(Message),
+    /// A task, new or an old one.
+    Task(Arc<Running>),
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self {
+            active: Mutex::default(),
+            handlers: TaskTracker::new(),
+            questions: Quota::new(QUESTIONS_PER_CALLER_MAX),
+        }
+    }
+}
+
+impl Tasks {
+    /// Commits a new task and starts its handler, whose context `context` makes.
+    pub(crate) async fn submit(
+        &self,
+        service: &Arc<Service>,
+        id: TaskId,
+        new: Submission,
+        context: impl FnOnce(&Arc<Running>, ContextId) -> Context,
+    ) -> Result<Arc<Running>, Fault> {
+        let context_id = new.message.context_id.clone().unwrap_or_else(ids::context);
+        let name = service.host.descriptor(new.capability).name.clone();
+        let mut state = State::new(id.clone(), context_id.clone(), name.clone());
+        let mut effects = Effects::new();
+        let now = service.clock.now();
+        decide(&mut state, Event::Submit(new.message), now, &mut effects)?;
+        // The handler starts at once, so that the task is submitted and working in one commit.
+        decide(&mut state, Event::HandlerStarted, now, &mut effects)?;
+
+        let running = Running::new(id.clone(), new.scope, state, &self.questions);
+        let context = context(&running, context_id.clone());
+        let task =
+            NewTask { id, context_id, capability: name, subject: None, events: effects.records };
+        self.admit(&running)?;
+        // From here on nothing depends on the caller: who hangs up while the commit is under way
+        // must not leave half a task.
+        let (say, said) = oneshot::channel();
+        let (service, work) = (Arc::clone(service), Arc::clone(&running));
+        let seat = Seat { service: Arc::clone(&service), task: Arc::clone(&running) };
+        self.handlers.spawn(
+            async move {
+                let _seat = seat;
+                let created = service.journal.create(&work.scope, task, Some(new.audit)).await;
+                let mut created = created.map(drop).map_err(|error| service.commit_fault(&error));
+                let failed = created.is_err();
+                // Before the handler begins, so that nothing of what it says is missed.
+                if let (Ok(()), Some(join)) = (&created, new.join) {
+                    created = work.join(&service, &join.subscriber, join.history, true).await;
+                }
+                // A caller who has gone does not hear it; the task goes on all the same.
+                let _gone = say.send(created);
+                if !failed {
+                    work.work(&service, new.capability, context, new.params).await;
+                }
+            }
+            .in_current_span(),
+        );
+        match said.await {
+            Ok(created) => created.map(|()| running),
+            Err(_dropped) => Err(Fault::new(FaultCode::Internal, "the task was not made")),
+        }
+    }
+
+    /// Ends `running` on its owner's behalf. Once begun it is done, even if the owner hangs up.
+    pub(crate) async fn cancel(
+        &self,
+        service: &Arc<Service>,
+        running: &Arc<Running>,
+        audit: AuditRecord,
+    ) -> Result<(), Fault> {
+        let (service, running) = (Arc::clone(service), Arc::clone(running));
+        self.finish(async move { running.cancel(&service, audit).await }).await
+    }
+
+    /// Gives `running` the answer that it waits for. Once begun it is done, even if the owner hangs
+    /// up.
+    pub(crate) async fn tell(
+        &self,
+        service: &Arc<Service>,
+        running: &Arc<Running>,
+        message: Message,
+        audit: AuditRecord,
+    ) -> Result<(), Fault> {
+        let (service, running) = (Arc::clone(service), Arc::clone(running));
+        self.finish(async move { running.tell(&service, message, audit).await }).await
+    }
+
+    /// Takes `step` to its end, whoever waits for it.
+    async fn finish(
+        &self,
+        step: impl Future<Output = Result<(), Fault>> + Send + 'static,
+    ) -> Result<(), Fault> {
+        match self.handlers.spawn(step.in_current_span()).await {
+            Ok(done) => done,
+            Err(_panic) => Err(Fault::new(FaultCode::Internal, "the task was not changed")),
+        }
+    }
+
+    /// The task `id` if it is at work and belongs to `scope`.
+    pub(crate) fn find(&self, scope: &Scope, id: &TaskId) -> Option<Arc<Running>> {
+        self.active().get(id).filter(|running| running.scope == *scope).cloned()
+    }
+
+    /// Waits until no task is at work, at most until `deadline`, and says how many still are.
+    /// Whoever calls this has seen to it that no task is added.
+    pub(crate) async fn ended(&self, deadline: Instant) -> usize {
+        self.handlers.close();
+        match timeout_at(deadline, self.handlers.wait()).await {
+            Ok(()) => 0,
+            Err(_elapsed) => self.active().len(),
+        }
+    }
+
+    fn admit(&self, running: &Arc<Running>) -> Result<(), Fault> {
+        let mut active = self.active();
+        if active.len() >= ACTIVE_MAX {
+            let text = format!("the agent is at work on {ACTIVE_MAX} tasks; try again later");
+            return Err(Fault::new(FaultCode::ResourceExhausted, text));
+        }
+        active.insert(running.id().clone(), Arc::clone(running));
+        Ok(())
+    }
+
+    fn forget(&self, id: &TaskId) {
+        self.active().remove(id);
+    }
+
+    fn active(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, Arc<Running>>> {
+        // Nothing panics while the map is held, and a map is whole after any of its methods.
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task's place among those at work, given back whatever ends its work.
+struct Seat {
+    service: Arc<Service>,
+    task: Arc<Running>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.service.tasks.forget(self.task.id());
+        self.task.abandon();
+    }
+}
+
+/// The engine's view of a stored task.
+pub(crate) fn state_of(stored: StoredTask) -> State {
+    State::of_stored(Arc::unwrap_or_clone(stored.task), stored.capability, stored.last_seq)
+}
+
+pub(crate) fn not_found(id: &TaskId) -> Fault {
+    Fault::new(FaultCode::TaskNotFound, format!("task `{id}` does not exist"))
+        .with("taskId", id.as_str())
+}

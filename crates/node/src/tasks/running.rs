@@ -1,0 +1,501 @@
+//! One task at work: its events are decided one after the other, committed, and shown to those who
+//! follow it.
+
+use std::sync::Arc;
+
+use convoke_a2a::headers::CAPABILITY_EXTENSION;
+use convoke_a2a::jsonrpc::stream::{task_tail, update_tail};
+use convoke_agent::{
+    AskError, BoxFuture, CapabilityIndex, Context, Outlet, Output, OutputError, Question,
+};
+use convoke_engine::{Action, Effects, Event, State, decide};
+use convoke_journal::Scope;
+use convoke_model::{
+    Artifact, AuditRecord, Content, Fault, FaultCode, Json, Message, Part, Role, Task, TaskEvent,
+    TaskId,
+};
+use serde_json::json;
+use tokio::sync::{Mutex, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::output::{Asked, Batch, Item, Queue};
+use super::{CANCEL_GRACE, not_found, state_of};
+use crate::handler::{Outcome, contained};
+use crate::ids;
+use crate::quota::Quota;
+use crate::service::Service;
+use crate::stream::{Audience, End, Shown, Subscriber, state_after};
+
+/// One task at work. Whoever changes it holds its slot until the change is committed, so events of
+/// one task are decided one after the other.
+pub(crate) struct Running {
+    pub(super) id: TaskId,
+    pub(super) scope: Scope,
+    slot: Mutex<Slot>,
+    stop: CancellationToken,
+    /// True while those who wait for the task can be answered.
+    answer: watch::Sender<bool>,
+    /// What its handler says before its end.
+    output: Queue,
+    audience: Audience,
+    /// How many questions a caller may leave open.
+    questions: Arc<Quota>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// `None` once a commit has failed: what the state says may then not be what is stored.
+    state: Option<State>,
+    /// The question that the task waits for an answer to.
+    question: Option<Asked>,
+}
+
+impl Running {
+    pub(super) fn new(id: TaskId, scope: Scope, state: State, questions: &Arc<Quota>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            scope,
+            slot: Mutex::new(Slot { state: Some(state), question: None }),
+            stop: CancellationToken::new(),
+            answer: watch::Sender::new(false),
+            output: Queue::new(),
+            audience: Audience::default(),
+            questions: Arc::clone(questions),
+        })
+    }
+
+    /// The task's name.
+    pub(crate) fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    /// Cancelled when the handler's answer is of no more use.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// The task as it stands now.
+    pub(crate) async fn task(&self, service: &Service) -> Result<Task, Fault> {
+        if let Some(task) = self.slot.lock().await.state.as_ref().and_then(State::task) {
+            return Ok(task.clone());
+        }
+        match service
+            .journal
+            .read(&self.scope, &self.id)
+            .await
+            .map_err(|error| service.commit_fault(&error))?
+        {
+            Some(stored) => Ok(Arc::unwrap_or_clone(stored.task)),
+            None => Err(not_found(&self.id)),
+        }
+    }
+
+    /// Waits until those who wait for the task can be answered.
+    pub(crate) async fn answered(&self) {
+        let mut answer = self.answer.subscribe();
+        // An error would mean that the sender is gone; it lives in `self`.
+        let _still_there = answer.wait_for(|answered| *answered).await;
+    }
+
+    /// Lets `subscriber` follow the task, from the task as it stands now: no event is missed, and
+    /// none comes twice. At most `history` of its messages are shown.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultCode::UnsupportedOperation`] if the task has ended, unless `even_if_ended`: then the
+    /// task is all that there is to see.
+    pub(crate) async fn join(
+        &self,
+        service: &Service,
+        subscriber: &Arc<Subscriber>,
+        history: Option<u32>,
+        even_if_ended: bool,
+    ) -> Result<(), Fault> {
+        let mut slot = self.slot.lock().await;
+        let state = slot.fresh(service, &self.scope, &self.id).await?;
+        let Some(task) = state.task() else { return Err(not_found(&self.id)) };
+        let stands = task.status.state;
+        if stands.is_terminal() && !even_if_ended {
+            return Err(ended(&self.id));
+        }
+        let bytes = if history.is_some() {
+            let mut shown = task.clone();
+            shown.trim_history(history);
+            task_tail(&shown, state.last_seq())
+        } else {
+            task_tail(task, state.last_seq())
+        };
+        // One who watches a task that waits sees more of it; one who has just sent does not.
+        if subscriber.take(&[Shown { bytes, state: Some(stands) }]) {
+            self.audience.add(subscriber);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn leave(&self, subscriber: &Arc<Subscriber>) {
+        self.audience.remove(subscriber);
+    }
+
+    /// Ends what follows a task that nobody works on any more. Where it has ended, this changes
+    /// nothing.
+    pub(super) fn abandon(&self) {
+        self.output.close(OutputError::Ended);
+        self.audience.end(End::Lost);
+    }
+
+    /// Runs the handler to its end, or a little beyond the task's, and commits what it says.
+    pub(super) async fn work(
+        &self,
+        service: &Service,
+        capability: CapabilityIndex,
+        context: Context,
+        params: Json,
+    ) {
+        let handler = async {
+            let mut handler = Box::pin(contained(service.host.call(capability, context, params)));
+            let outcome = tokio::select! {
+                biased;
+                outcome = &mut handler => Some(outcome),
+                () = self.stop.cancelled() => {
+                    self.output.close(OutputError::Ended);
+                    // What it makes of the time is its own; the task has ended already.
+                    let _tidied = timeout(CANCEL_GRACE, handler).await;
+                    None
+                }
+            };
+            self.output.close(OutputError::Ended);
+            outcome
+        };
+        // One task for both: what the handler says is committed while it goes on.
+        let (outcome, ()) = tokio::join!(handler, self.pump(service));
+        if let Some(outcome) = outcome {
+            self.finish(service, capability, outcome.told()).await;
+        }
+    }
+
+    /// Ends the task on its owner's behalf.
+    pub(super) async fn cancel(&self, service: &Service, audit: AuditRecord) -> Result<(), Fault> {
+        let mut slot = self.slot.lock().await;
+        self.change(service, &mut slot, [Event::Cancel], Some(audit)).await
+    }
+
+    /// Takes a message of the owner's: the answer that the task waits for. What does not fit the
+    /// question is refused, and the task goes on waiting.
+    pub(super) async fn tell(
+        &self,
+        service: &Service,
+        message: Message,
+        audit: AuditRecord,
+    ) -> Result<(), Fault> {
+        let mut slot = self.slot.lock().await;
+        let refused = match &slot.question {
+            Some(asked) if asked.reply.is_closed() => {
+                let text = format!("task `{}` goes on without an answer", self.id);
+                Err(Fault::new(FaultCode::UnsupportedOperation, text))
+            }
+            Some(Asked { question: Question { schema: Some(schema), .. }, .. }) => {
+                schema.check(&message)
+            }
+            _ => Ok(()),
+        };
+        if let Err(fault) = refused {
+            service.put_on_record(Some(audit)).await?;
+            return Err(fault);
+        }
+        self.change(service, &mut slot, [Event::Message(message)], Some(audit)).await
+    }
+
+    /// Commits what the handler says, as it says it.
+    async fn pump(&self, service: &Service) {
+        while let Some(batch) = self.output.take().await {
+            let room = batch.room();
+            if let Err(fault) = self.commit(service, batch).await {
+                tracing::error!(task_id = %self.id, error = %fault, "Handler output was not kept");
+                self.output.close(OutputError::Refused(fault.message));
+            }
+            self.output.done(room);
+            self.audience.catch_up().await;
+        }
+    }
+
+    async fn commit(&self, service: &Service, batch: Batch) -> Result<(), Fault> {
+        let mut slot = self.slot.lock().await;
+        let mut events = Vec::new();
+        for item in batch.items {
+            match item {
+                Item::Output(output) => events.push(event_of(output)),
+                // Whoever asked has thought better of it.
+                Item::Question(asked) if asked.reply.is_closed() => {}
+                Item::Question(asked) => {
+                    let said = std::mem::take(&mut events);
+                    self.change(service, &mut slot, said, None).await?;
+                    self.put(service, &mut slot, asked).await?;
+                }
+                Item::Withdrawal => {
+                    if slot.question.as_ref().is_some_and(|asked| asked.reply.is_closed()) {
+                        slot.question = None;
+                        events.push(Event::HandlerResumed);
+                    }
+                }
+            }
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.change(service, &mut slot, events, None).await
+    }
+
+    /// Puts a question to the owner.
+    async fn put(&self, service: &Service, slot: &mut Slot, asked: Asked) -> Result<(), Fault> {
+        if slot.question.is_some() {
+            // Whoever asked may have gone; then nobody has to know.
+            let _gone = asked.reply.send(Err(AskError::Busy));
+            return Ok(());
+        }
+        let event = Event::HandlerAsked(question(&asked.question)?);
+        self.change(service, slot, [event], None).await?;
+        // A task that has ended takes no question, and dropping it says so.
+        if slot.state.as_ref().is_some_and(|state| !state.is_ended()) {
+            slot.question = Some(asked);
+        }
+        Ok(())
+    }
+
+    async fn finish(&self, service: &Service, capability: CapabilityIndex, outcome: Outcome) {
+        let event = match (outcome, self.output.refusal()) {
+            (Outcome::Panicked, _) => Event::HandlerPanicked { message_id: ids::message() },
+            // A result without what came before it would pass for the whole.
+            (Outcome::Returned(Ok(_)), Some(why)) => {
+                Event::HandlerFinished(Err(words(why.to_string())))
+            }
+            (Outcome::Returned(Ok(result)), None) => {
+                match service.host.check_output(capability, &result) {
+                    Ok(()) => Event::HandlerFinished(Ok(artifact(result))),
+                    Err(fault) => {
+                        tracing::error!(error = %fault, "Capability broke its output schema");
+                        Event::HandlerFinished(Err(words(fault.message)))
+                    }
+                }
+            }
+            (Outcome::Returned(Err(fault)), _) => Event::HandlerFinished(Err(words(fault.message))),
+        };
+        if let Err(fault) = self.step(service, event).await {
+            // The result could not be kept; that it could not is kept instead, because a task that
+            // nobody works on must not stay working.
+            tracing::error!(task_id = %self.id, error = %fault, "Task result was not stored");
+            let why = words(format!("the result could not be stored: {fault}"));
+            if let Err(fault) = self.step(service, Event::HandlerFinished(Err(why))).await {
+                tracing::error!(task_id = %self.id, error = %fault, "Task end was not stored");
+                self.answer.send_replace(true);
+            }
+        }
+    }
+
+    async fn step(&self, service: &Service, event: Event) -> Result<(), Fault> {
+        let mut slot = self.slot.lock().await;
+        self.change(service, &mut slot, [event], None).await
+    }
+
+    /// Decides events, commits what follows from all of them at once, shows it and acts on it. If
+    /// one is refused, so is what comes after it, and what came before it is kept.
+    async fn change(
+        &self,
+        service: &Service,
+        slot: &mut Slot,
+        events: impl IntoIterator<Item = Event>,
+        audit: Option<AuditRecord>,
+    ) -> Result<(), Fault> {
+        // Taken out while it is ahead of the journal: whatever ends this early, the next event
+        // finds no state and asks the journal.
+        let mut state = match slot.state.take() {
+            Some(state) => state,
+            None => reload(service, &self.scope, &self.id).await?,
+        };
+        let mut effects = Effects::new();
+        let now = service.clock.now();
+        let refused =
+            events.into_iter().find_map(|event| decide(&mut state, event, now, &mut effects).err());
+        if effects.records.is_empty() {
+            slot.state = Some(state);
+            service.put_on_record(audit).await?;
+        } else {
+            let records = effects.records;
+            let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
+            let expected = state.last_seq().saturating_sub(count);
+            let shown = self.shown(&state, &records, expected);
+            let committed =
+                service.journal.append(&self.scope, &self.id, expected, records, audit).await;
+            committed.map_err(|error| service.commit_fault(&error))?;
+            self.audience.show(&shown);
+            let stands = state.task().map(|task| task.status.state);
+            let waits = stands.is_some_and(|it| it.is_terminal() || it.is_interrupted());
+            self.answer.send_if_modified(|answer| std::mem::replace(answer, waits) != waits);
+            slot.state = Some(state);
+        }
+        for action in effects.actions {
+            match action {
+                Action::StopHandler => {
+                    slot.question = None;
+                    self.stop.cancel();
+                }
+                Action::ResumeHandler => slot.resume(),
+                // Said above, where the state says it.
+                Action::Answer => {}
+                // The handler was started when the task was made, and a task has one.
+                Action::RunHandler => {}
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// The events as those who follow the task get them; nothing if nobody does. Nobody can join
+    /// while the slot is held.
+    fn shown(&self, state: &State, records: &[TaskEvent], before: u64) -> Vec<Shown> {
+        if self.audience.is_empty() {
+            return Vec::new();
+        }
+        (before + 1..)
+            .zip(records)
+            .filter_map(|(seq, event)| {
+                let bytes = update_tail(state.id(), state.context_id(), event, seq)?;
+                Some(Shown { bytes, state: state_after(event) })
+            })
+            .collect()
+    }
+}
+
+impl Slot {
+    /// The state, from the journal if need be.
+    async fn fresh(
+        &mut self,
+        service: &Service,
+        scope: &Scope,
+        id: &TaskId,
+    ) -> Result<&State, Fault> {
+        let state = match self.state.take() {
+            Some(state) => state,
+            None => reload(service, scope, id).await?,
+        };
+        Ok(self.state.insert(state))
+    }
+
+    /// Gives the handler the message that came last.
+    fn resume(&mut self) {
+        let history = self.state.as_ref().and_then(State::task).map(|task| &task.history);
+        let message = history.and_then(|history| history.last()).cloned();
+        if let (Some(asked), Some(message)) = (self.question.take(), message) {
+            // A handler that has just gone on by itself has no use for it.
+            let _gone = asked.reply.send(Ok(message));
+        }
+    }
+}
+
+impl Outlet for Running {
+    fn emit(&self, output: Output) -> BoxFuture<'_, Result<(), OutputError>> {
+        Box::pin(self.output.put(Item::Output(output)))
+    }
+
+    fn leave(&self, output: Output) {
+        self.output.put_now(Item::Output(output));
+    }
+
+    fn ask(&self, question: Question) -> BoxFuture<'_, Result<Message, AskError>> {
+        Box::pin(async move {
+            let max = self.questions.max();
+            let share = self.questions.take(&self.scope.owner).ok_or(AskError::TooMany { max })?;
+            let (reply, answer) = oneshot::channel();
+            self.output.put(Item::Question(Asked { question, reply, _share: share })).await?;
+            // Dropped before the answer's receiver is, were it not declared after it.
+            let mut withdraw = Withdraw { output: &self.output, answer: Some(answer) };
+            let answered = match &mut withdraw.answer {
+                Some(answer) => answer.await,
+                None => return Err(OutputError::Ended.into()),
+            };
+            withdraw.answer = None;
+            answered.unwrap_or_else(|_ended| {
+                Err(self.output.refusal().unwrap_or(OutputError::Ended).into())
+            })
+        })
+    }
+}
+
+/// Says that nobody waits for an answer any more, if it is dropped before there is one.
+struct Withdraw<'a> {
+    output: &'a Queue,
+    answer: Option<oneshot::Receiver<Result<Message, AskError>>>,
+}
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        // Closed first, because that is what the task looks at.
+        if let Some(mut answer) = self.answer.take() {
+            answer.close();
+            self.output.put_now(Item::Withdrawal);
+        }
+    }
+}
+
+/// The state of a task as it is stored.
+async fn reload(service: &Service, scope: &Scope, id: &TaskId) -> Result<State, Fault> {
+    match service.journal.read(scope, id).await.map_err(|error| service.commit_fault(&error))? {
+        Some(stored) => Ok(state_of(stored)),
+        None => Err(not_found(id)),
+    }
+}
+
+/// What is said to who wants to follow a task that has ended.
+pub(crate) fn ended(id: &TaskId) -> Fault {
+    let text = format!("task `{id}` has ended, so nothing follows; read it with `GetTask`");
+    Fault::new(FaultCode::UnsupportedOperation, text).with("taskId", id.as_str())
+}
+
+fn event_of(output: Output) -> Event {
+    match output {
+        Output::Progress { text, fraction } => {
+            let mut message = words(text);
+            // A share is a finite number, so there always is a JSON of it.
+            if let Some(metadata) = fraction.and_then(|it| extension(json!({"progress": it})).ok())
+            {
+                message.metadata = Some(metadata);
+                message.extensions = vec![CAPABILITY_EXTENSION.to_owned()];
+            }
+            Event::HandlerProgress(message)
+        }
+        Output::Artifact { artifact, append, last } => {
+            Event::HandlerArtifact { artifact, append, last }
+        }
+    }
+}
+
+/// A question as the caller reads it, with the schema of its answer.
+fn question(question: &Question) -> Result<Message, Fault> {
+    let mut message = words(question.text.clone());
+    if let Some(schema) = &question.schema {
+        message.metadata = Some(extension(json!({"answerSchema": schema.json()}))?);
+        message.extensions = vec![CAPABILITY_EXTENSION.to_owned()];
+    }
+    Ok(message)
+}
+
+/// The metadata of a message that says `what` in the terms of our extension.
+fn extension(what: serde_json::Value) -> Result<Json, Fault> {
+    let metadata = json!({CAPABILITY_EXTENSION: what});
+    Json::of(&metadata).map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))
+}
+
+fn artifact(result: Json) -> Artifact {
+    Artifact {
+        artifact_id: ids::artifact(),
+        name: None,
+        description: None,
+        parts: vec![Part::new(Content::Data(result))],
+        metadata: None,
+        extensions: Vec::new(),
+        unknown: Vec::new(),
+    }
+}
+
+fn words(text: String) -> Message {
+    Message::new(ids::message(), Role::Agent, vec![Part::new(Content::Text(text))])
+}

@@ -1,0 +1,180 @@
+//! An answer that goes on, read event by event from the development listener.
+
+use std::time::Duration;
+
+use convoke_a2a::client::{AnswerError, EventReader, StreamItem, parse_event};
+use convoke_a2a::jsonrpc::RequestIdJson;
+use convoke_model::{Content, Task, TaskEvent, TaskState};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::world::World;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One answer, open until it is dropped.
+pub(crate) struct Wire {
+    socket: BufReader<TcpStream>,
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    events: EventReader,
+    /// The newest `id` that came.
+    pub(crate) seq: u64,
+    ended: bool,
+    /// What is left of an answer that is there as a whole.
+    whole: Option<usize>,
+}
+
+impl Wire {
+    /// Asks, and reads as far as the answer's head.
+    pub(crate) async fn open(world: &World, method: &str, params: Value) -> Self {
+        let address = world.dev_address().strip_prefix("http://").unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
+        Self::open_on(socket, address, method, params).await
+    }
+
+    pub(crate) async fn open_on(
+        mut socket: TcpStream,
+        address: &str,
+        method: &str,
+        params: Value,
+    ) -> Self {
+        let body = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params});
+        let body = body.to_string();
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+             A2A-Version: 1.0\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut wire = Self {
+            socket: BufReader::new(socket),
+            status: 0,
+            content_type: String::new(),
+            events: EventReader::new(16 * 1024 * 1024),
+            seq: 0,
+            ended: false,
+            whole: None,
+        };
+        let head = wire.line().await;
+        wire.status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        loop {
+            let line = wire.line().await;
+            if line.is_empty() {
+                break;
+            }
+            if let Some(length) = line.strip_prefix("content-length: ") {
+                wire.whole = Some(length.parse().unwrap());
+            }
+            if let Some(value) = line.strip_prefix("content-type: ") {
+                wire.content_type = value.to_owned();
+            }
+        }
+        wire
+    }
+
+    /// The next event; `None` once the answer has ended in good order.
+    pub(crate) async fn next(&mut self) -> Option<Result<StreamItem, AnswerError>> {
+        timeout(PATIENCE, async {
+            loop {
+                if let Some(event) = self.events.next_event().unwrap() {
+                    if let Some(seq) = event.id {
+                        self.seq = seq.parse().unwrap();
+                    }
+                    return Some(parse_event(&RequestIdJson::from(7), &event.data));
+                }
+                if self.ended {
+                    return None;
+                }
+                if let Some(length) = self.whole {
+                    let mut body = vec![0; length];
+                    self.socket.read_exact(&mut body).await.unwrap();
+                    self.events.push(&body);
+                    self.ended = true;
+                    continue;
+                }
+                let length = usize::from_str_radix(&self.line().await, 16).unwrap();
+                let mut chunk = vec![0; length + 2];
+                self.socket.read_exact(&mut chunk).await.unwrap();
+                self.events.push(&chunk[..length]);
+                self.ended = length == 0;
+            }
+        })
+        .await
+        .expect("an event in time")
+    }
+
+    /// The first event, which is the task.
+    pub(crate) async fn task(&mut self) -> Task {
+        match self.next().await {
+            Some(Ok(StreamItem::Task(task))) => task,
+            other => panic!("the first event is no task: {other:?}"),
+        }
+    }
+
+    /// The next event in short.
+    pub(crate) async fn shown(&mut self) -> String {
+        match self.next().await {
+            Some(item) => shown(&item),
+            None => "end".to_owned(),
+        }
+    }
+
+    /// All that comes, in short.
+    pub(crate) async fn rest(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(item) = self.next().await {
+            all.push(shown(&item));
+        }
+        all
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        timeout(PATIENCE, self.socket.read_line(&mut line)).await.unwrap().unwrap();
+        assert!(line.ends_with("\r\n"), "the connection broke off: {line:?}");
+        line.truncate(line.len() - 2);
+        line
+    }
+}
+
+fn shown(item: &Result<StreamItem, AnswerError>) -> String {
+    match item {
+        Ok(StreamItem::Task(task)) => format!("task {}", state(task.status.state)),
+        Ok(StreamItem::Message(message)) => {
+            format!("message {}", content(&message.parts[0].content))
+        }
+        Ok(StreamItem::Update { event: TaskEvent::Status(status), .. }) => {
+            let says = status.message.as_ref().map(|said| content(&said.parts[0].content));
+            format!("{} {}", state(status.state), says.unwrap_or_default()).trim_end().to_owned()
+        }
+        Ok(StreamItem::Update {
+            event: TaskEvent::Artifact { artifact, append, last }, ..
+        }) => {
+            let name = artifact.name.as_deref().unwrap_or("result");
+            let how = match (append, last) {
+                (false, false) => "begins",
+                (false, true) => "is",
+                (true, false) => "goes on",
+                (true, true) => "ends",
+            };
+            format!("{name} {how} {}", content(&artifact.parts[0].content)).trim_end().to_owned()
+        }
+        Ok(other) => format!("{other:?}"),
+        Err(AnswerError::Fault(fault)) => format!("fault {}", fault.code.reason()),
+        Err(error) => format!("error {error}"),
+    }
+}
+
+fn state(state: TaskState) -> String {
+    state.as_str().trim_start_matches("TASK_STATE_").to_lowercase()
+}
+
+fn content(content: &Content) -> String {
+    match content {
+        Content::Text(text) | Content::Raw(text) | Content::Url(text) => text.clone(),
+        Content::Data(json) => json.get().to_owned(),
+    }
+}
