@@ -21,8 +21,15 @@ const OURS: &str = "CONVOKE_";
 const SEED: &str = "AGENTWEAVE_";
 
 /// Variables of ours that are no keys: the log's filter, the parent of data directories, and what
-/// tests and documentation are told.
-const NOT_KEYS: [&str; 3] = ["CONVOKE_LOG", "CONVOKE_DATA_DIR", "CONVOKE_SEEDS"];
+/// tests and documentation are told, whose processes inherit it. A test finds those that lack.
+const NOT_KEYS: [&str; 6] = [
+    "CONVOKE_DATA_DIR",
+    "CONVOKE_DIFFERENTIAL_POLICIES",
+    "CONVOKE_LOG",
+    "CONVOKE_ROTATION_SECONDS",
+    "CONVOKE_SEEDS",
+    "CONVOKE_WRITE_CERTIFICATES",
+];
 
 /// What the names of variables begin with that only tests set.
 const TESTS: &str = "CONVOKE_TEST_";
@@ -172,6 +179,12 @@ pub(super) fn name_of(path: &str) -> String {
 /// Whether `name` is a variable of the seed's, and not a key of another shape.
 pub(super) fn is_of_the_seed(name: &str) -> bool {
     name.starts_with(SEED)
+}
+
+/// Whether `name` is a variable of ours that is no key, for the test that looks for others.
+#[cfg(test)]
+pub(super) fn is_known_otherwise(name: &str) -> bool {
+    NOT_KEYS.contains(&name) || name.starts_with(TESTS)
 }
 
 /// Whether Kubernetes made the variable, for a service whose name begins with `convoke`: it gives

@@ -92,3 +92,32 @@ fn check(file: &Metadata) -> Result<(), String> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_that_others_cannot_get_at_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        std::fs::write(&path, "s3cret\n").unwrap();
+        let check = |mode: u32, expected: Result<&str, &str>| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            match (from_file(&path), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+                (Err(found), Err(expected)) => {
+                    assert!(found.ends_with(expected), "{found}");
+                    assert!(!found.contains("s3cret"), "{found}");
+                }
+                (found, _) => panic!("{mode:o}: {found:?}"),
+            }
+        };
+        check(0o600, Ok("s3cret\n"));
+        check(0o640, Ok("s3cret\n"));
+        check(0o644, Err("its mode 0644 lets every user at it; use `chmod o= FILE`"));
+        check(0o602, Err("its mode 0602 lets every user at it; use `chmod o= FILE`"));
+        std::fs::write(&path, "x".repeat(SECRET_BYTES_MAX as usize + 1)).unwrap();
+        check(0o600, Err("longer than 65536 bytes"));
+    }
+}

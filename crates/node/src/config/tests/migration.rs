@@ -87,3 +87,18 @@ fn nothing_of_the_original_gets_out_of_its_comment() {
         assert!(line.starts_with('#') || !["server", "evil", "c", "port"].contains(&key), "{line}");
     }
 }
+
+#[test]
+fn no_text_makes_it_panic() {
+    let text = fs::read_to_string(corpus::directory("migrate").join("helm.yaml")).unwrap();
+    for end in (0..text.len()).step_by(41) {
+        let (start, rest) = text.split_at(end);
+        for piece in ["", "\0", "[", "&a *a", ": - !!int \"", "1e400 ", "{a: ", "${x}\n"] {
+            for text in [format!("{start}{piece}"), format!("{start}{piece}{rest}")] {
+                if let Ok(migration) = migrate(&text, "a.yaml") {
+                    assert!(!migration.text.contains(['\u{1b}', '\0']), "{}", migration.text);
+                }
+            }
+        }
+    }
+}

@@ -184,3 +184,37 @@ fn a_value_that_is_not_utf_8_is_refused() {
         "CONVOKE_METADATA__NAME: the value of CONVOKE_METADATA__NAME is not UTF-8"
     );
 }
+
+/// The string literals `CONVOKE_…` of the Rust files below `directory` that have no `__`.
+fn variables_below(directory: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let is = |name: &str| path.file_name().is_some_and(|found| found == name);
+        if path.is_dir() {
+            if !is("target") && !path.ends_with("node/src/config") {
+                variables_below(&path, found);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let literals = text.split('"').filter(|text| text.starts_with("CONVOKE_"));
+            let is_name =
+                |text: &&str| text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+            let names = literals.filter(is_name).filter(|name| !name.contains("__"));
+            found.extend(names.map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn variables_that_this_project_has_otherwise_are_known() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut found = Vec::new();
+    for directory in ["crates", "benches", "examples", "xtask"] {
+        variables_below(&workspace.join(directory), &mut found);
+    }
+    assert!(found.iter().any(|name| name == "CONVOKE_LOG"), "{found:?}");
+    for name in found {
+        let is_known = super::super::overrides::is_known_otherwise(&name);
+        assert!(is_known, "{name} keeps agents from starting: add it to `NOT_KEYS`");
+    }
+}
