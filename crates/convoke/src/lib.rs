@@ -31,8 +31,8 @@ pub use convoke_agent::{
     HandlerError, Metadata, Refusal, RegistryEntry, RetrySettings, join_calls,
 };
 pub use convoke_client::{
-    AddressError, BreakerState, CallEvent, CallObserver, CallTarget, Client, ClientCall, ClientOptions,
-    Ping, check_address, open,
+    AddressError, BreakerState, CallEvent, CallObserver, CallTarget, Client, ClientCall,
+    ClientOptions, Ping, check_address, open,
 };
 /// SPIFFE identities: the source of one, and the embedded issuer.
 pub use convoke_identity as identity;
@@ -42,6 +42,8 @@ pub use convoke_model::{
     SpiffeIdError, TrustDomain, TrustLevel, UnixMillis, chain, limits,
 };
 
+#[cfg(feature = "serve")]
+mod command_line;
 #[cfg(feature = "serve")]
 pub mod serve;
 /// Writes a value into a log line as JSON: `tracing::info!(operations = json_field(&list), "…")`.

@@ -16,6 +16,8 @@ pub use convoke_node::{Node, NodeOptions, StartError, Summary, load_policy};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::command_line::{self, Help, Wish};
+
 /// How [`run`] serves, beside what the configuration says.
 #[derive(Debug, Clone, Default)]
 pub struct ServeOptions {
@@ -30,30 +32,30 @@ pub struct ServeOptions {
 /// Serves an agent with the configuration that the command line names, until SIGINT or SIGTERM:
 /// the whole `main` of an agent's program.
 ///
-/// The program takes one argument, the configuration's path, by default `config.yaml`.
+/// The program takes the configuration's path, by default `config.yaml`, and the options `--check`,
+/// `--dev ADDR:PORT` and `--help` of `convoke serve`; its exit codes are the same too.
 pub fn main<A: Agent>(agent: A) -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let config = arguments.next().unwrap_or_else(|| "config.yaml".into());
-    let usage = || say(format_args!("usage: {} [CONFIG, by default config.yaml]", program()));
-    if config == "--help" || config == "-h" {
-        usage();
-        return ExitCode::SUCCESS;
-    }
-    let looks_like_an_option = config.as_encoded_bytes().starts_with(b"-");
-    let unknown = if looks_like_an_option { Some(config.clone()) } else { arguments.next() };
-    if let Some(unknown) = unknown {
-        say(format_args!("error: unknown argument `{}`", unknown.to_string_lossy()));
-        usage();
-        return ExitCode::from(2);
-    }
-    let ran = Host::new(agent).map_err(ServeError::Agent).and_then(|host| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        runtime.map_err(ServeError::Runtime)?.block_on(async {
-            let shutdown = until_signal().map_err(ServeError::Runtime)?;
-            let reload = on_hangup(&shutdown).map_err(ServeError::Runtime)?;
-            run(Path::new(&config), host, ServeOptions { dev: None, shutdown, reload }).await
-        })
-    });
+    let wish = match command_line::read(std::env::args_os().skip(1)) {
+        Ok(wish) => wish,
+        Err(wrong) => {
+            say(format_args!("error: {wrong}\n\nFor more information, try '--help'."));
+            return ExitCode::from(2);
+        }
+    };
+    let ran = match wish {
+        Wish::Help => {
+            use std::io::Write;
+            // A reader of standard output who has gone away wants no help.
+            let _gone = writeln!(std::io::stdout(), "{}", Help(&program()));
+            return ExitCode::SUCCESS;
+        }
+        Wish::Check { config } => Host::new(agent).map_err(ServeError::Agent).and_then(|_host| {
+            check(&config)?;
+            say(format_args!("valid: {}", config.display()));
+            Ok(())
+        }),
+        Wish::Serve { config, dev } => serve(agent, &config, dev),
+    };
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -63,6 +65,16 @@ pub fn main<A: Agent>(agent: A) -> ExitCode {
     }
 }
 
+fn serve<A: Agent>(agent: A, config: &Path, dev: Option<SocketAddr>) -> Result<(), ServeError> {
+    let host = Host::new(agent).map_err(ServeError::Agent)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(ServeError::Runtime)?.block_on(async {
+        let shutdown = until_signal().map_err(ServeError::Runtime)?;
+        let reload = on_hangup(&shutdown).map_err(ServeError::Runtime)?;
+        run(config, host, ServeOptions { dev, shutdown, reload }).await
+    })
+}
+
 /// Serves the agent in `host` with the configuration at `config` until `options.shutdown`.
 ///
 /// Logs go to standard error, in the configured format.
@@ -70,16 +82,23 @@ pub fn main<A: Agent>(agent: A) -> ExitCode {
 /// # Errors
 ///
 /// [`ServeError`] says what kept the agent from starting; nothing is bound before the
-/// configuration, the policy and the identity are good.
+/// configuration, the policy and the identity are good, and the agent's `on_start` has run.
 pub async fn run(config: &Path, host: Host, options: ServeOptions) -> Result<(), ServeError> {
     let (config, warnings) = load(config)?;
     let (_guard, exporter) = log(&config)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let node =
-        Node::start(config, host, NodeOptions { dev: options.dev, reload: options.reload }).await?;
-    node.run(options.shutdown).await;
+    let ServeOptions { dev, shutdown, reload } = options;
+    let node_options = NodeOptions { dev, reload, ..NodeOptions::default() };
+    // What the agent does before it serves may take long, and may be given up.
+    let started = tokio::select! {
+        started = Node::start(config, host, node_options) => Some(started?),
+        () = shutdown.cancelled() => None,
+    };
+    if let Some(node) = started {
+        node.run(shutdown).await;
+    }
     if let Some(exporter) = exporter {
         exporter.close().await;
     }

@@ -36,6 +36,8 @@ pub enum Reason {
     Unreachable(String),
     /// The input document is larger than it may be.
     InputTooLarge,
+    /// Policy allows it, and the capability's own guard does not; the rule is the guard's patterns.
+    Guard,
 }
 
 /// Names one loaded policy: a digest of its sources, so that equal policies have equal names.
@@ -63,6 +65,7 @@ impl Reason {
             Self::OverTime => "over_time",
             Self::Unreachable(_) => "unreachable",
             Self::InputTooLarge => "input_too_large",
+            Self::Guard => "guard",
         }
     }
 

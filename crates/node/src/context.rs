@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use convoke_agent::{Context, ContextParts, Outlet};
-use convoke_model::{ContextId, TaskId};
+use convoke_model::{Caller, ContextId, Principal, TaskId, TraceContext};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use crate::ids;
 use crate::operations::Request;
+use crate::service::Service;
 
 /// The context of the handler that works for `request`.
 pub(crate) fn of_request(
@@ -31,6 +34,26 @@ pub(crate) fn of_request(
         span: tracing::Span::current(),
         outbound: Arc::clone(&request.service.outbound),
         outlet,
+    })
+}
+
+/// The context in which an agent acts for itself: it is the caller, and nothing ends it but `stop`.
+pub(crate) fn of_agent(service: &Service, stop: CancellationToken) -> Context {
+    let own = &service.agent.spiffe_id;
+    let caller = Principal::from_verified_svid(own.clone(), own);
+    let (trace_id, span_id) = (Uuid::new_v4().as_u128(), Uuid::new_v4().as_u64_pair().1);
+    Context::new(ContextParts {
+        caller: Caller::Principal(Arc::new(caller)),
+        request_id: ids::request(),
+        task_id: None,
+        context_id: None,
+        deadline: None,
+        trace: TraceContext::root(trace_id, span_id, false),
+        cancelled: stop,
+        config: Arc::clone(&service.agent),
+        span: tracing::Span::current(),
+        outbound: Arc::clone(&service.outbound),
+        outlet: None,
     })
 }
 

@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use convoke_agent::Host;
+use convoke_agent::{HandlerError, Host};
 use convoke_client::Client;
 use convoke_identity::{FilesConfig, IdentityError, IdentitySource, WorkloadApiConfig, tls};
 use convoke_journal::{
     AuditOpenError, AuditSink, Journal, JsonLinesSink, MemoryJournal, MemoryLimits,
 };
-use convoke_model::AuditEventKind;
+use convoke_model::{AuditEventKind, SpiffeId};
 use convoke_model::limits::{LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX};
 use convoke_net::server::{BindError, Drained, Limits, Reviews, Server};
 use convoke_policy::LoadError;
 use tokio::sync::Notify;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admission::Admission;
 use crate::budget::Budget;
@@ -25,6 +25,7 @@ use crate::calls::Calls;
 use crate::card::{AgentCardError, CardReply};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, IdentityFiles, Stage};
+use crate::context;
 use crate::connection::Listener;
 use crate::http::Routes;
 use crate::metrics_listener::MetricsRoutes;
@@ -47,6 +48,9 @@ pub struct NodeOptions {
     pub dev: Option<SocketAddr>,
     /// Notified when the policy's files are to be looked at now, as on SIGHUP.
     pub reload: Arc<Notify>,
+    /// The agent's identity, kept fresh by whoever starts the node; `None` gets it from where the
+    /// configuration says. It has to be of the SPIFFE ID that the configuration names.
+    pub identity: Option<Arc<IdentitySource>>,
 }
 
 /// A node whose listeners are open. It serves while [`Node::run`] does.
@@ -59,6 +63,8 @@ pub struct Node {
     metrics: Option<Server<MetricsRoutes>>,
     drain_timeout: Duration,
     reload: Arc<Notify>,
+    /// Ends what the agent began for itself.
+    lifetime: DropGuard,
 }
 
 /// What a node did with the requests that ran when it was asked to end.
@@ -115,6 +121,17 @@ pub enum StartError {
     /// The cryptography that TLS needs is not there.
     #[error("tls: {0}")]
     Tls(rustls::Error),
+    /// The identity that the node was given is another agent's.
+    #[error("the node was given the identity of `{given}`; `identity.spiffe_id` is `{configured}`")]
+    ForeignIdentity {
+        /// Whose it is.
+        given: SpiffeId,
+        /// Whose it should be.
+        configured: SpiffeId,
+    },
+    /// The agent does not want to serve: its `on_start` said why.
+    #[error("the agent does not start: {0}")]
+    Agent(#[source] HandlerError),
     /// A development listener where there must be none.
     #[error("the development listener {0}")]
     Dev(&'static str),
@@ -171,7 +188,10 @@ impl Node {
             journal.durability().sentence()
         );
 
-        let identity = Arc::new(open_identity(&config).await?);
+        let identity = match options.identity {
+            Some(given) => own_identity(&config, given)?,
+            None => Arc::new(open_identity(&config).await?),
+        };
         tracing::info!(spiffe_id = identity.spiffe_id().as_str(), "Loaded SPIFFE identity");
 
         let observer = Arc::clone(&metrics.outward) as _;
@@ -205,6 +225,10 @@ impl Node {
             connection_age_max: config.server.limits.connection_age_max,
         });
 
+        let lifetime = CancellationToken::new();
+        let itself = context::of_agent(&service, lifetime.clone());
+        service.host.start(&itself).await.map_err(StartError::Agent)?;
+
         let limits = limits(&config);
         let tls = tls::server_config(&identity).map_err(StartError::Tls)?;
         let routes = Routes { listener: Listener::Mesh, service: Arc::clone(&service) };
@@ -235,6 +259,7 @@ impl Node {
             metrics: watch.transpose()?,
             drain_timeout: config.server.drain_timeout,
             reload: options.reload,
+            lifetime: lifetime.drop_guard(),
         };
         node.look();
         Ok(node)
@@ -261,7 +286,8 @@ impl Node {
     /// Serves until `shutdown`, then drains: running requests and tasks end, new ones are not taken,
     /// and every audit record is written.
     pub async fn run(self, shutdown: CancellationToken) -> Summary {
-        let Self { service, identity, audit, mesh, dev, metrics, drain_timeout, reload } = self;
+        let Self { service, identity, audit, mesh, dev, metrics, drain_timeout, reload, lifetime } =
+            self;
         service.health.set_server(ServerPhase::Accepting);
         if let Some(metrics) = &metrics {
             tracing::info!(port = metrics.local_addr().port(), "Metrics server started");
@@ -302,9 +328,11 @@ impl Node {
         let reviews = mesh.reviews();
         let reviewing = {
             let (identity, drained) = (Arc::clone(&identity), drained.clone());
+            let host = Arc::clone(&service);
             async move {
                 tokio::select! {
                     () = review_what_was_trusted(&identity, &reviews) => {}
+                    () = tell_of_svids(&identity, &host.host) => {}
                     () = drained.cancelled() => {}
                 }
             }
@@ -330,6 +358,10 @@ impl Node {
                 tokio::join!(mesh.serve(shutdown.clone(), drain_timeout), plain, draining);
             // Tasks whose callers did not wait are still at work.
             let lost_tasks = service.tasks.ended(deadline).await;
+            drop(lifetime);
+            if timeout_at(deadline, service.host.stop()).await.is_err() {
+                tracing::warn!("The agent's `on_stop` took longer than the drain may and was dropped");
+            }
             drained.cancel();
             (mesh, plain, lost_tasks)
         };
@@ -391,6 +423,32 @@ async fn review_what_was_trusted(identity: &IdentitySource, reviews: &Reviews) {
         }
         before = now;
     }
+}
+
+/// Tells the agent of each new certificate. Ends only with the identity.
+async fn tell_of_svids(identity: &IdentitySource, host: &Host) {
+    let mut changes = identity.changes();
+    let mut before = identity.current().not_after();
+    while changes.changed().await.is_ok() {
+        let not_after = identity.current().not_after();
+        // Roots change without the certificate.
+        if std::mem::replace(&mut before, not_after) != not_after {
+            host.svid_update(not_after).await;
+        }
+    }
+}
+
+/// The identity that the node was given, if it is the configured agent's.
+fn own_identity(
+    config: &Config,
+    given: Arc<IdentitySource>,
+) -> Result<Arc<IdentitySource>, StartError> {
+    let configured = &config.identity.spiffe_id;
+    if given.spiffe_id() != configured {
+        let (given, configured) = (given.spiffe_id().clone(), configured.clone());
+        return Err(StartError::ForeignIdentity { given, configured });
+    }
+    Ok(given)
 }
 
 /// The identity from where the configuration says it comes from.

@@ -162,17 +162,26 @@ impl Request<'_> {
             context_id: context_id.as_ref().map(|id| id.as_str()),
         };
         let decided = service.policy.authorize(&question, operation, service.clock).await;
-        let decision = match &decided {
+        let mut decision = match &decided {
             Ok(authorized) => authorized.decision().clone(),
             Err(refused) => refused.decision.clone(),
         };
-        service.metrics.decision(decision.is_allowed(), decision.took);
+        // What the agent's author asks of callers comes on top of what policy does.
+        if let (true, Some(guard)) =
+            (decision.is_allowed(), &service.host.descriptor(subject.index).requires_peer)
+            && !guard.admits(&self.connection.caller)
+        {
+            decision.reason = Reason::Guard;
+            decision.rule = Arc::clone(guard.rule());
+        }
+        let is_allowed = decision.is_allowed();
+        service.metrics.decision(is_allowed, decision.took);
         let mut record = self.record(kind, Some(name.clone()), task_id.clone());
         record.params_sha256 = subject.params.as_ref().map(|params| sha256_hex(params.get()));
         record.outcome = AuditOutcome::Decided(decision);
         match decided {
-            Ok(authorized) => Ok((authorized, record)),
-            Err(_refused) => {
+            Ok(authorized) if is_allowed => Ok((authorized, record)),
+            _ => {
                 let AuditOutcome::Decided(decision) = &record.outcome else {
                     unreachable!("the outcome was set above")
                 };

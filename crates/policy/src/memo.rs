@@ -80,13 +80,13 @@ impl Memo {
 
     /// Keeps the answer to the question of `key`, if it is the policy's own word.
     pub(crate) fn keep(&mut self, key: Key, reason: &Reason) {
-        match reason {
-            Reason::Allowed(_) | Reason::Denied(_) | Reason::Undefined | Reason::NotADecision => {}
-            // What went wrong once may go well the next time.
-            Reason::Error(_)
-            | Reason::OverTime
-            | Reason::InputTooLarge
-            | Reason::Unreachable(_) => return,
+        // What went wrong once may go well the next time.
+        let is_its_word = matches!(
+            reason,
+            Reason::Allowed(_) | Reason::Denied(_) | Reason::Undefined | Reason::NotADecision
+        );
+        if !is_its_word {
+            return;
         }
         let bytes = key.0.len() + reason.detail().map_or(0, str::len);
         if self.answers.len() >= ANSWERS_MAX || self.bytes + bytes > BYTES_MAX {
