@@ -27,13 +27,18 @@ pub(crate) fn text(source: &str) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|error| fail(&error))
 }
 
+/// Reads the text of JSON that stands in place, in a file after `@`, or on standard input for `-`.
+pub(crate) fn json_text(source: &str) -> Result<String, Failure> {
+    match source.strip_prefix('@') {
+        Some(file) => text(file),
+        None if source == "-" => text("-"),
+        None => Ok(source.to_owned()),
+    }
+}
+
 /// Reads the value of `--params`: JSON in place, `@FILE`, or `-`.
 pub(crate) fn params(source: &str) -> Result<Json, Failure> {
-    let text = match source.strip_prefix('@') {
-        Some(file) => text(file)?,
-        None if source == "-" => text("-")?,
-        None => source.to_owned(),
-    };
+    let text = json_text(source)?;
     let json = Json::parse(&text).map_err(|error| {
         Failure::new(Code::Usage, format_args!("--params is not JSON: {error}"))
             .hint("quote it for the shell: --params '{\"text\": \"…\"}'")

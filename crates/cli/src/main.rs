@@ -1,6 +1,7 @@
 //! `convoke`: one binary that issues identities, serves agents and calls them.
 
 mod args;
+mod authz;
 mod call;
 mod card;
 mod config;
@@ -12,6 +13,8 @@ mod init;
 mod input;
 mod login;
 mod paint;
+mod policy;
+mod question;
 mod serve;
 mod signals;
 mod validate;
@@ -57,6 +60,8 @@ fn run(cli: Cli, paint: Paint) -> Result<(), Failure> {
         Command::Identity(Identity::Entry(command)) => {
             one_thread()?.block_on(identity::entry(command))
         }
+        Command::Policy(command) => policy::run(command, paint),
+        Command::Authz(command) => authz::run(command, paint),
         Command::Completions(options) => {
             let mut script = Vec::new();
             clap_complete::generate(options.shell, &mut Cli::command(), "convoke", &mut script);

@@ -66,6 +66,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "convoke-a2a",
             "convoke-client",
             "convoke-node",
+            // A policy is checked, explained and tested without a node.
+            "convoke-policy",
             // The demo runs the example, so that what it shows is what a user reads.
             "document-pipeline",
         ],

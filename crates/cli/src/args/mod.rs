@@ -1,8 +1,10 @@
 //! The command line: what can be asked, with an example for each.
 
+mod authz;
 mod config;
 mod identity;
 mod init;
+mod policy;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,11 +12,15 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convoke::SpiffeId;
 
+pub(crate) use authz::{Authz, AuthzCheck};
 pub(crate) use config::{Config, ConfigMigrate, ConfigShow};
 pub(crate) use identity::{
     Entry, Identity, IdentityServe, IdentityShow, Issuer,
 };
 pub(crate) use init::{Init, Template};
+pub(crate) use policy::{
+    Policy, PolicyCheck, PolicyExplain, PolicyFile, PolicyLint, PolicyTest, Rego,
+};
 
 /// Where a Workload API is looked for when nothing names one. Source: the first seed.
 pub(crate) const SOCKET_DEFAULT: &str = "/tmp/spire-agent/public/api.sock";
@@ -68,6 +74,12 @@ pub(crate) enum Command {
     /// Hand out identities, or look at one
     #[command(subcommand)]
     Identity(Identity),
+    /// Look at a policy: check, lint, explain, test
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Ask what an agent would decide
+    #[command(subcommand)]
+    Authz(Authz),
     Completions(Completions),
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::world::World;
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 28] = [
     "",
     "demo",
     "serve",
@@ -25,11 +25,19 @@ const COMMANDS: [&str; 21] = [
     "identity entry add",
     "identity entry list",
     "identity entry rm",
+    "policy",
+    "policy check",
+    "policy lint",
+    "policy explain",
+    "policy test",
+    "authz",
+    "authz check",
     "completions",
 ];
 
 /// Commands that only hold others, which have the examples.
-const GROUPS: [&str; 5] = ["", "card", "config", "identity", "identity entry"];
+const GROUPS: [&str; 7] =
+    ["", "card", "config", "identity", "identity entry", "policy", "authz"];
 
 #[test]
 fn help_is_as_recorded_and_has_examples() {

@@ -24,6 +24,7 @@ mod golden;
 mod hostile;
 mod lifecycle;
 mod namespace;
+mod policy;
 mod process;
 mod refusals;
 mod seeds;
