@@ -168,8 +168,8 @@ impl Attempts {
 
     pub(crate) fn tell(&self, call: &Call<'_>, event: CallEvent<'_>) {
         if let Some(observer) = &self.observer {
-            let &Call { agent, address, capability, .. } = call;
-            observer.observe(CallTarget { agent, address, capability }, event);
+            let &Call { agent, address, capability, trace, .. } = call;
+            observer.observe(CallTarget { agent, address, capability, trace }, event);
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct CallTarget<'a> {
     pub address: &'a str,
     /// For what.
     pub capability: &'a CapabilityName,
+    /// The place in its trace of whoever calls, if the call belongs to one.
+    pub trace: Option<TraceContext>,
 }
 
 /// What happens to a call.

@@ -201,7 +201,9 @@ mod tests {
                 CallEvent::Breaker(BreakerState::HalfOpen),
             ] {
                 let address = "https://somewhere";
-                metrics.observe(CallTarget { agent, address, capability: &capability }, event);
+                let trace = None;
+                let to = CallTarget { agent, address, capability: &capability, trace };
+                metrics.observe(to, event);
             }
         }
         let mut text = String::new();

@@ -9,7 +9,7 @@ use convoke_net::server::ConnectionInfo;
 use rustls_pki_types::CertificateDer;
 use tokio::time::Instant;
 
-use crate::observe::metrics::OpenConnection;
+use crate::observe::metrics::{Metrics, OpenConnection, Peer};
 
 /// Which of an agent's doors a connection came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(crate) struct Connection {
     pub(crate) ends_at: Option<Instant>,
     /// What the caller presented, leaf first; looked at again when trust is withdrawn.
     pub(crate) certificates: Vec<CertificateDer<'static>>,
+    /// The caller as metrics know it.
+    pub(crate) peer: Peer,
     /// Counts the connection while it is open.
     _open: OpenConnection,
 }
@@ -46,7 +48,7 @@ impl Connection {
         listener: Listener,
         agent: &SpiffeId,
         info: &ConnectionInfo,
-        open: OpenConnection,
+        metrics: &Metrics,
     ) -> Result<Self, PeerError> {
         let certificates = match (&info.tls, listener) {
             (Some(tls), Listener::Mesh) => tls.peer_certificates.clone(),
@@ -61,6 +63,7 @@ impl Connection {
             None => Caller::Anonymous,
         };
         let caller_name: Arc<str> = caller.name().into();
+        let peer = metrics.peer(caller.spiffe_id());
         let scope = Scope::new(agent.clone(), &caller);
         let remote_addr = info.remote_addr.to_string().into();
         Ok(Self {
@@ -72,7 +75,8 @@ impl Connection {
             expires,
             ends_at: None,
             certificates,
-            _open: open,
+            peer,
+            _open: metrics.connection(peer),
         })
     }
 }

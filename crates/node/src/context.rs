@@ -3,13 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convoke_agent::{Context, ContextParts, Outlet};
-use convoke_model::{Caller, ContextId, Principal, TaskId, TraceContext};
+use convoke_agent::{
+    BoxFuture, CallError, Context, ContextParts, Outbound, OutboundCall, Outlet,
+};
+use convoke_model::{
+    Caller, CapabilityName, ContextId, Json, Principal, TaskId, TraceContext,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::ids;
+use crate::observe::trace::{Kind, Span};
 use crate::operations::Request;
 use crate::service::Service;
 
@@ -21,6 +26,7 @@ pub(crate) fn of_request(
     context_id: ContextId,
     outlet: Option<Arc<dyn Outlet>>,
 ) -> Context {
+    let (trace, outbound) = handling(request);
     Context::new(ContextParts {
         caller: request.connection.caller.clone(),
         request_id: request.id.clone(),
@@ -28,11 +34,11 @@ pub(crate) fn of_request(
         // A task outlives the call that made it; only who waits for it has a deadline.
         deadline: request.deadline.filter(|_| task_id.is_none()).map(Instant::into_std),
         task_id,
-        trace: request.trace,
+        trace,
         cancelled: stop,
         config: Arc::clone(&request.service.agent),
         span: tracing::Span::current(),
-        outbound: Arc::clone(&request.service.outbound),
+        outbound,
         outlet,
     })
 }
@@ -55,6 +61,35 @@ pub(crate) fn of_agent(service: &Service, stop: CancellationToken) -> Context {
         outbound: Arc::clone(&service.outbound),
         outlet: None,
     })
+}
+
+/// The place in its trace of the handler that works for `request`, and its way out: calls are parts
+/// of the handler's span, which lasts as long as its context.
+fn handling(request: &Request<'_>) -> (TraceContext, Arc<dyn Outbound>) {
+    let service = request.service;
+    let outbound = Arc::clone(&service.outbound);
+    let name = request.about.get().map(|index| &service.host.descriptor(*index).name);
+    let mut span = service.tracer.part(request.trace, Kind::Internal, || {
+        format!("handle_{}", name.map_or("unknown", CapabilityName::as_str)).into()
+    });
+    span.set("agent.caller.spiffe_id", || request.connection.caller.name().into());
+    let trace = span.place_or(request.trace);
+    match span.is_recorded() {
+        true => (trace, Arc::new(Handling { outbound, _span: span })),
+        false => (trace, outbound),
+    }
+}
+
+/// The way out of a handler whose time is kept.
+struct Handling {
+    outbound: Arc<dyn Outbound>,
+    _span: Span,
+}
+
+impl Outbound for Handling {
+    fn call(&self, call: OutboundCall) -> BoxFuture<'_, Result<Json, CallError>> {
+        self.outbound.call(call)
+    }
 }
 
 /// Milliseconds with one digit after the point, as the log has them.

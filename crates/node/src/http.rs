@@ -23,6 +23,7 @@ use crate::connection::{Connection, Listener};
 use crate::context::millis;
 use crate::observe::health::LIVE_BODY;
 use crate::observe::metrics::{self, Status};
+use crate::observe::trace;
 use crate::operations::{self, Answer};
 use crate::routes::{self, AGENT_ROUTES, Document, Nothing, Target};
 use crate::service::Service;
@@ -40,8 +41,8 @@ impl Handler for Routes {
     type Connection = Connection;
 
     fn connected(&self, info: &ConnectionInfo) -> Result<Opened<Connection>, Refuse> {
-        let (agent, open) = (&self.service.agent.spiffe_id, self.service.metrics.connection());
-        let mut connection = Connection::open(self.listener, agent, info, open)
+        let (agent, metrics) = (&self.service.agent.spiffe_id, &self.service.metrics);
+        let mut connection = Connection::open(self.listener, agent, info, metrics)
             .map_err(|error| Refuse(error.to_string()))?;
         // The connection ends before either certificate does.
         let own =
@@ -135,28 +136,28 @@ impl Routes {
         let call = match decoded {
             Ok(call) => call,
             Err(rejection) => {
-                service.metrics.capability(None).record(Status::Error, Duration::ZERO);
+                let (peer, fault) = (connection.peer, Some(&rejection.fault));
+                service.metrics.request(None, peer, fault, Status::Error, Duration::ZERO);
                 let body = jsonrpc::encode_fault(rejection.id.as_ref(), &rejection.fault);
                 return json(rejection.http_status, body);
             }
         };
 
         let kind = call.operation.kind();
+        let arrival = service.tracer.arrive(&head.headers);
         let request = operations::Request {
             service,
             connection,
             id: ids::request(),
             at: service.clock.now(),
             deadline,
-            trace: ids::span_of(&head.headers),
+            trace: arrival.place,
             about: OnceLock::new(),
             room: Mutex::new(room),
         };
-        let span = tracing::info_span!(
-            "request",
-            request_id = request.id.as_str(),
-            operation = kind.as_str(),
-        );
+        let span = trace::request_span(arrival.place, &request.id, kind.as_str());
+        let recorded = service.tracer.request(arrival, kind.as_str());
+        let _in_flight = service.metrics.in_flight();
         let (id, operation) = (call.id, call.operation);
         async {
             let begun = service.clock.monotonic();
@@ -168,7 +169,7 @@ impl Routes {
                 Err(Fault::new(FaultCode::Internal, text).with("requestId", request.id.as_str()))
             });
             let took = service.clock.monotonic().saturating_sub(begun);
-            request.completed(&outcome, took);
+            request.completed(&outcome, took, recorded);
             let encoded = match outcome {
                 Ok(Answer::Follow(follow)) => return stream::answer(*follow, id),
                 Ok(Answer::Message(message)) if kind == OperationKind::SendStreamingMessage => {
@@ -209,10 +210,18 @@ impl Routes {
 
 impl operations::Request<'_> {
     /// Says in log and metrics how the request ended.
-    fn completed(&self, outcome: &Result<Answer, Fault>, took: Duration) {
+    fn completed(
+        &self,
+        outcome: &Result<Answer, Fault>,
+        took: Duration,
+        mut recorded: trace::Span,
+    ) {
         let about = self.about.get();
         let capability = about.map(|index| self.service.host.descriptor(*index).name.as_str());
         let duration_ms = millis(took);
+        recorded.set("agent.caller.spiffe_id", || self.connection.caller.name().into());
+        recorded.set("agent.capability", || capability.unwrap_or_default().into());
+        recorded.end(outcome.as_ref().map(drop));
         let status = match outcome {
             Ok(_) => {
                 tracing::info!(capability, duration_ms, "Request completed");
@@ -227,7 +236,8 @@ impl operations::Request<'_> {
                 }
             }
         };
-        self.service.metrics.capability(about.map(|index| index.get())).record(status, took);
+        let (index, peer) = (about.map(|index| index.get()), self.connection.peer);
+        self.service.metrics.request(index, peer, outcome.as_ref().err(), status, took);
     }
 }
 

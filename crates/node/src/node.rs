@@ -30,8 +30,11 @@ use crate::connection::Listener;
 use crate::http::Routes;
 use crate::metrics_listener::MetricsRoutes;
 use crate::observe;
+use crate::observe::call_spans::CallSpans;
 use crate::observe::health::{Health, ServerPhase};
 use crate::observe::metrics::Metrics;
+use crate::observe::otlp::{OtlpError, Spans};
+use crate::observe::trace::Tracer;
 use crate::policy::{Decider, DecisionLogError, PolicyServerError};
 use crate::service::Service;
 use crate::sparse::Sparse;
@@ -61,6 +64,7 @@ pub struct Node {
     mesh: Server<Routes>,
     dev: Option<Server<Routes>>,
     metrics: Option<Server<MetricsRoutes>>,
+    spans: Option<Spans>,
     drain_timeout: Duration,
     reload: Arc<Notify>,
     /// Ends what the agent began for itself.
@@ -107,6 +111,9 @@ pub enum StartError {
     /// Decisions could not be put on record.
     #[error(transparent)]
     Audit(#[from] AuditOpenError),
+    /// Spans cannot be sent to the collector that the configuration names.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// The agent could not describe itself.
     #[error(transparent)]
     Card(#[from] AgentCardError),
@@ -172,10 +179,18 @@ impl Node {
             tracing::info!(name = capability.name.as_str(), "Registered capability");
         }
         let metrics = Arc::new(Metrics::new(
+            &agent.spiffe_id,
             &agent.metadata.name,
             host.capabilities().iter().map(|capability| capability.name.as_str()),
             agent.agent_registry.values().map(|entry| &entry.spiffe_id),
+            clock.now(),
         ));
+        let spans = config.observability.tracing.as_ref();
+        let spans = spans.map(|tracing| Spans::start(tracing, &agent)).transpose()?;
+        let tracer = spans.as_ref().map_or_else(Tracer::default, Spans::tracer);
+        if let Some(spans) = &spans {
+            metrics.set_otlp_drops(spans.drops());
+        }
         let health = Arc::new(Health::new());
         let policy = Decider::open(&config, clock, &health, &metrics.path)?;
         let audit = Arc::new(observe::audit::open(&config.observability.audit)?);
@@ -194,8 +209,9 @@ impl Node {
         };
         tracing::info!(spiffe_id = identity.spiffe_id().as_str(), "Loaded SPIFFE identity");
 
-        let observer = Arc::clone(&metrics.outward) as _;
-        let client = Client::new(Arc::clone(&identity), agent.calls.clone(), Some(observer));
+        let observer = CallSpans::new(tracer.clone(), Arc::clone(&metrics.outward) as _);
+        let observer = Some(Arc::new(observer) as _);
+        let client = Client::new(Arc::clone(&identity), agent.calls.clone(), observer);
         let outbound = Arc::new(Calls { client, metrics: Arc::clone(&metrics) });
 
         let service = Arc::new(Service {
@@ -214,6 +230,7 @@ impl Node {
             tasks: Tasks::default(),
             streams: Streams::new(metrics.streams.clone()),
             metrics,
+            tracer,
             health,
             card: OnceLock::new(),
             clock,
@@ -257,6 +274,7 @@ impl Node {
             mesh,
             dev: dev.transpose()?,
             metrics: watch.transpose()?,
+            spans,
             drain_timeout: config.server.drain_timeout,
             reload: options.reload,
             lifetime: lifetime.drop_guard(),
@@ -286,7 +304,7 @@ impl Node {
     /// Serves until `shutdown`, then drains: running requests and tasks end, new ones are not taken,
     /// and every audit record is written.
     pub async fn run(self, shutdown: CancellationToken) -> Summary {
-        let Self { service, identity, audit, mesh, dev, metrics, drain_timeout, reload, lifetime } =
+        let Self { service, identity, audit, mesh, dev, metrics, spans, drain_timeout, reload, lifetime } =
             self;
         service.health.set_server(ServerPhase::Accepting);
         if let Some(metrics) = &metrics {
@@ -302,7 +320,7 @@ impl Node {
         tracing::info!(host = %address.ip(), port = address.port(), "Agent server started");
         service.note(AuditEventKind::Startup {
             version: env!("CARGO_PKG_VERSION"),
-            policy: service.policy.revision().clone(),
+            policy: service.policy.revision(),
         });
 
         // Watchers see the drain, so their listener ends last.
@@ -383,6 +401,9 @@ impl Node {
             cut: summary.cut,
             lost_tasks: summary.lost_tasks.try_into().unwrap_or(u64::MAX),
         });
+        if let Some(spans) = spans {
+            spans.close().await;
+        }
         if let Err(error) = audit.close() {
             tracing::error!(error = %error, "Audit log was not written to its end");
         }
@@ -404,6 +425,7 @@ impl Node {
 fn look(service: &Service, identity: &IdentitySource, audit: &JsonLinesSink) {
     let not_after = identity.current().not_after();
     if service.health.set_svid_valid_until(not_after).is_some_and(|before| before != not_after) {
+        service.metrics.rotated();
         service.note(AuditEventKind::IdentityRotation { not_after });
     }
     service.health.set_audit_healthy(audit.healthy());

@@ -18,6 +18,7 @@ use crate::budget::Room;
 use crate::connection::{Connection, Listener};
 use crate::digest::sha256_hex;
 use crate::handler::{Outcome, contained};
+use crate::observe::trace::Kind;
 use crate::service::Service;
 use crate::stream::Follow;
 use crate::tasks::{Join, Submission, Taken, not_found, state_of};
@@ -161,6 +162,7 @@ impl Request<'_> {
             task_id: task_id.as_ref().map(TaskId::as_str),
             context_id: context_id.as_ref().map(|id| id.as_str()),
         };
+        let mut span = service.tracer.part(self.trace, Kind::Internal, || "authorize".into());
         let decided = service.policy.authorize(&question, operation, service.clock).await;
         let mut decision = match &decided {
             Ok(authorized) => authorized.decision().clone(),
@@ -175,7 +177,14 @@ impl Request<'_> {
             decision.rule = Arc::clone(guard.rule());
         }
         let is_allowed = decision.is_allowed();
-        service.metrics.decision(is_allowed, decision.took);
+        service.metrics.decision(Some(subject.index.get()), self.connection.peer, &decision);
+        span.set("authz.direction", || "inbound".into());
+        span.set("authz.reason", || decision.reason.as_str().into());
+        span.set("authz.rule", || (&*decision.rule).into());
+        span.set("agent.capability", || name.as_str().into());
+        span.set("agent.caller.spiffe_id", || self.connection.caller.name().into());
+        span.end(if is_allowed { Ok(()) } else { Err("refused") });
+        drop(span);
         let mut record = self.record(kind, Some(name.clone()), task_id.clone());
         record.params_sha256 = subject.params.as_ref().map(|params| sha256_hex(params.get()));
         record.outcome = AuditOutcome::Decided(decision);
@@ -403,6 +412,7 @@ impl Request<'_> {
     async fn refuse(&self, operation: &Operation, why: &'static str) -> Result<(), Fault> {
         let mut record = self.record(operation.kind(), None, operation.task_id().cloned());
         record.outcome = AuditOutcome::Refused(why);
+        self.service.metrics.refused(why);
         self.service.put_on_record(Some(record)).await
     }
 

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::observe;
 use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
+use crate::observe::trace::Tracer;
 use crate::policy::Decider;
 use crate::sparse::Sparse;
 use crate::stream::Streams;
@@ -34,6 +35,8 @@ pub(crate) struct Service {
     pub(crate) tasks: Tasks,
     pub(crate) streams: Streams,
     pub(crate) metrics: Arc<Metrics>,
+    /// Makes the spans of requests.
+    pub(crate) tracer: Tracer,
     pub(crate) health: Arc<Health>,
     /// Set before the first connection is accepted.
     pub(crate) card: OnceLock<CardReply>,

@@ -1,24 +1,30 @@
 //! Counters and histograms of one node, in OpenMetrics text.
 //!
-//! Names are those of the first seed's project, so its dashboards work. No label holds text that a
-//! peer chose: capabilities are the agent's own, targets those of the configuration, and whatever
-//! is neither is `other`. The request path holds prebuilt handles and looks nothing up.
+//! Every metric has two names: `convoke_…`, and `agentweave_…` as the first seed's project has it, so
+//! that its dashboards and alerts work. What has several names is counted once and read for each
+//! when somebody looks. No label holds text that a peer chose: capabilities are the agent's own,
+//! peers and targets those of the configuration, and whatever is neither is `other`. The request
+//! path adds to numbers that are there already and looks nothing up.
 
-use std::collections::HashMap;
+mod histogram;
+mod peers;
+mod render;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use convoke_model::{SpiffeId, UnixMillis};
+use convoke_model::{Decision, Fault, SpiffeId, UnixMillis};
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use histogram::{DECISION_SECONDS, Histogram, REQUEST_SECONDS};
+pub use peers::Peer;
+use peers::Peers;
+use render::Render;
 
 use crate::calls::CallMetrics;
 use crate::path_metrics::PathMetrics;
@@ -29,55 +35,59 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Most capabilities of one target that calls are counted under by name.
 pub const CALLED_CAPABILITIES_MAX: usize = 64;
 
-/// The label of whatever has none of its own.
-const OTHER: &str = "other";
-
-/// Upper bounds for requests and calls, in seconds. Source: 0.005 to 10 are the seed project's;
-/// the smaller ones are ours, because most of our requests are faster.
-const REQUEST_SECONDS: [f64; 16] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0,
-];
-
-/// Upper bounds for decisions, in seconds, up to the longest evaluation that is allowed.
-const DECISION_SECONDS: [f64; 11] = [
-    0.000_001,
-    0.000_002_5,
-    0.000_005,
-    0.000_01,
-    0.000_02,
-    0.000_04,
-    0.000_1,
-    0.000_25,
-    0.000_5,
-    0.001,
-    0.005,
-];
-
 /// The metrics of one agent.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// In the order of the agent's capabilities.
-    capabilities: Vec<CapabilityMetrics>,
-    other: CapabilityMetrics,
-    targets: HashMap<SpiffeId, TargetMetrics>,
-    other_target: TargetMetrics,
-    calls: Family<CallLabels, Counter>,
+    counts: Arc<Counts>,
     /// What happens to calls before they end.
     pub(crate) outward: Arc<CallMetrics>,
-    allowed: Counter,
-    denied: Counter,
-    decision_seconds: Histogram,
-    connections: Gauge,
-    audit_refused: Counter,
     /// Streams that are open.
     pub(crate) streams: Gauge,
-    svid_ttl: Gauge,
-    svid_valid_until: AtomicU64,
     /// What happens to a request before its handler.
     pub(crate) path: PathMetrics,
 }
+
+/// What is counted.
+#[derive(Debug)]
+struct Counts {
+    peers: Peers,
+    /// In the order of the agent's capabilities, and one more for whatever is none.
+    capabilities: Vec<CapabilityMetrics>,
+    names: Vec<Box<str>>,
+    /// By fault and by the index of the capability. Only faults take the lock.
+    errors: Mutex<BTreeMap<(&'static str, usize), u64>>,
+    in_flight: AtomicI64,
+    /// By peer and by capability.
+    decisions: Vec<[AtomicU64; 2]>,
+    /// In the order of [`REFUSALS`].
+    refused: [AtomicU64; REFUSALS.len()],
+    decision_seconds: Histogram,
+    /// By peer.
+    connections: Vec<AtomicI64>,
+    targets: HashMap<SpiffeId, TargetMetrics>,
+    other_target: TargetMetrics,
+    audit_refused: AtomicU64,
+    otlp_dropped: Mutex<Option<Box<dyn OtlpDrops>>>,
+    svid_valid_until: AtomicU64,
+    rotations: AtomicU64,
+    /// Set by whoever encodes.
+    now: AtomicU64,
+}
+
+/// Why requests are refused: what policy says, and what is refused before it is asked.
+const REFUSALS: [&str; 10] = [
+    "denied",
+    "undefined",
+    "not_a_decision",
+    "error",
+    "over_time",
+    "unreachable",
+    "input_too_large",
+    "guard",
+    "no_credential",
+    "other",
+];
 
 /// How a request or a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,195 +102,198 @@ pub enum Status {
 
 /// The requests for one capability.
 #[derive(Debug)]
-pub struct CapabilityMetrics([Series; 3]);
+pub struct CapabilityMetrics {
+    seconds: [Histogram; 3],
+    /// By status and by the caller's trust domain, as an index of a peer.
+    counts: [Vec<AtomicU64>; 3],
+}
 
 /// Counts one open connection until it is dropped.
 #[derive(Debug)]
-pub struct OpenConnection(Gauge);
+pub struct OpenConnection(Arc<Counts>, usize);
 
+/// Counts one request at work until it is dropped.
 #[derive(Debug)]
-struct Series {
-    count: Counter,
-    seconds: Histogram,
+pub struct InFlight(Arc<Counts>);
+
+/// Says how many spans and lines a collector has missed.
+pub(crate) trait OtlpDrops: fmt::Debug + Send + Sync {
+    /// How many so far.
+    fn dropped(&self) -> u64;
 }
 
 /// The calls to one agent.
 #[derive(Debug)]
 struct TargetMetrics {
-    label: String,
+    label: Box<str>,
     seconds: Histogram,
-    other: [Counter; 3],
+    other: [AtomicU64; 3],
     /// Capabilities by which the target has answered with success at least once. A name that only
     /// ever failed may be anything, for example what a caller sent to a handler.
-    known: RwLock<HashMap<Box<str>, [Counter; 3]>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    capability: String,
-    status: Status,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLabels {
-    target_agent: String,
-    capability: String,
-    status: Status,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TargetLabels {
-    target_agent: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DecisionLabels {
-    decision: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BuildLabels {
-    version: &'static str,
+    known: RwLock<HashMap<Box<str>, [AtomicU64; 3]>>,
 }
 
 impl Metrics {
-    /// The metrics of the agent `name` with these capabilities, in their order, which calls these
-    /// targets.
+    /// The metrics of the agent `own`, named `name`, with these capabilities, in their order, which
+    /// calls these targets.
     #[must_use]
     pub fn new<'a>(
+        own: &SpiffeId,
         name: &str,
         capabilities: impl IntoIterator<Item = &'a str>,
         targets: impl IntoIterator<Item = &'a SpiffeId>,
+        started: UnixMillis,
     ) -> Self {
+        let targets: Vec<&SpiffeId> = targets.into_iter().collect();
+        let peers = Peers::new(own, targets.iter().copied());
+        let names: Vec<Box<str>> =
+            capabilities.into_iter().chain([peers::OTHER]).map(Box::from).collect();
+        let zeros = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        let capability = || CapabilityMetrics {
+            seconds: Status::ALL.map(|_| Histogram::new(REQUEST_SECONDS)),
+            counts: Status::ALL.map(|_| zeros(peers.len())),
+        };
+        let counts = Arc::new(Counts {
+            capabilities: names.iter().map(|_| capability()).collect(),
+            errors: Mutex::default(),
+            in_flight: AtomicI64::new(0),
+            decisions: (0..peers.len() * names.len()).map(|_| Default::default()).collect(),
+            refused: Default::default(),
+            decision_seconds: Histogram::new(DECISION_SECONDS),
+            connections: (0..peers.len()).map(|_| AtomicI64::new(0)).collect(),
+            targets: targets
+                .into_iter()
+                .map(|id| (id.clone(), TargetMetrics::new(id.as_str())))
+                .collect(),
+            other_target: TargetMetrics::new(peers::OTHER),
+            audit_refused: AtomicU64::new(0),
+            otlp_dropped: Mutex::new(None),
+            svid_valid_until: AtomicU64::new(0),
+            rotations: AtomicU64::new(0),
+            now: AtomicU64::new(0),
+            peers,
+            names,
+        });
         let mut registry =
             Registry::with_labels([("agent_name".into(), name.to_owned().into())].into_iter());
-        let requests = Family::<RequestLabels, Counter>::default();
-        let request_seconds = Family::<RequestLabels, Histogram>::new_with_constructor(seconds);
-        let calls = Family::<CallLabels, Counter>::default();
-        let call_seconds = Family::<TargetLabels, Histogram>::new_with_constructor(seconds);
-        let decisions = Family::<DecisionLabels, Counter>::default();
-        let decision_seconds = Histogram::new(DECISION_SECONDS);
-        let (connections, svid_ttl) = (Gauge::default(), Gauge::default());
-        let audit_refused = Counter::default();
-
+        let process: Gauge<f64, AtomicU64> = Gauge::default();
+        process.set(started.0 as f64 / 1000.0);
+        let help = "When the agent was started, in seconds since 1970";
+        registry.register("process_start_time_seconds", help, process);
         let add = registry.sub_registry_with_prefix("agentweave");
-        add.register("requests", "Requests by capability and how they ended", requests.clone());
-        let help = "Time from a decoded request to its answer";
-        add.register("request_duration_seconds", help, request_seconds.clone());
-        add.register("agent_calls", "Calls to other agents and how they ended", calls.clone());
-        let help = "Time from a call to another agent to its answer";
-        add.register("agent_call_duration_seconds", help, call_seconds.clone());
-        add.register("authz_decisions", "Decisions of policy", decisions.clone());
-        let help = "Time that policy took to decide";
-        add.register("authz_duration_seconds", help, decision_seconds.clone());
-        add.register("active_connections", "Open connections", connections.clone());
         let streams = Gauge::default();
         add.register("active_streams", "Open streams", streams.clone());
-        let help = "Requests refused because no audit record could be taken";
-        add.register("audit_refused", help, audit_refused.clone());
-        let help = "Seconds until the agent's certificate ends";
-        add.register("identity_ttl_seconds", help, svid_ttl.clone());
-        let build = Info::new(BuildLabels { version: env!("CARGO_PKG_VERSION") });
-        add.register("build", "What is running", build);
-        let targets: Vec<&SpiffeId> = targets.into_iter().collect();
-        let outward = Arc::new(CallMetrics::register(&mut registry, targets.iter().copied()));
+        add.register_collector(Box::new(Render(Arc::clone(&counts))));
+        let outward = Arc::new(CallMetrics::register(&mut registry, counts.targets.keys()));
         let path = PathMetrics::register(&mut registry);
+        Self { registry, counts, outward, streams, path }
+    }
 
-        let capability = |name: &str| {
-            CapabilityMetrics(Status::ALL.map(|status| {
-                let labels = RequestLabels { capability: name.to_owned(), status };
-                Series {
-                    count: requests.get_or_create_owned(&labels),
-                    seconds: request_seconds.get_or_create_owned(&labels),
-                }
-            }))
-        };
-        let target = |label: &str| {
-            let target_agent = label.to_owned();
-            TargetMetrics {
-                label: label.to_owned(),
-                seconds: call_seconds.get_or_create_owned(&TargetLabels { target_agent }),
-                other: call_counters(&calls, label, OTHER),
-                known: RwLock::default(),
-            }
-        };
-        let decision = |decision| decisions.get_or_create_owned(&DecisionLabels { decision });
-        Self {
-            capabilities: capabilities.into_iter().map(capability).collect(),
-            other: capability(OTHER),
-            targets: targets.into_iter().map(|id| (id.clone(), target(id.as_str()))).collect(),
-            other_target: target(OTHER),
-            allowed: decision("allow"),
-            denied: decision("deny"),
-            decision_seconds,
-            connections,
-            audit_refused,
-            streams,
-            svid_ttl,
-            svid_valid_until: AtomicU64::new(0),
-            path,
-            calls,
-            outward,
-            registry,
+    /// How metrics know `peer`; `None` is who has no credential.
+    #[must_use]
+    pub fn peer(&self, peer: Option<&SpiffeId>) -> Peer {
+        self.counts.peers.find(peer)
+    }
+
+    /// A request is at work for as long as the value lives.
+    #[must_use]
+    pub fn in_flight(&self) -> InFlight {
+        self.counts.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(&self.counts))
+    }
+
+    /// A request of `caller` for the agent's capability of that index has ended; `None`, and an index
+    /// that the agent does not have, is a request for anything else.
+    pub fn request(
+        &self,
+        capability: Option<usize>,
+        caller: Peer,
+        fault: Option<&Fault>,
+        status: Status,
+        took: Duration,
+    ) {
+        let counts = &*self.counts;
+        let index = counts.capability(capability);
+        let of = &counts.capabilities[index];
+        of.seconds[status.index()].observe(took);
+        of.counts[status.index()][caller.domain].fetch_add(1, Ordering::Relaxed);
+        if let Some(fault) = fault {
+            let mut errors = counts.errors.lock().unwrap_or_else(PoisonError::into_inner);
+            *errors.entry((fault.code.reason(), index)).or_default() += 1;
         }
     }
 
-    /// The requests for the agent's capability of that index; `None`, and an index that the agent
-    /// does not have, are the requests for anything else.
-    #[must_use]
-    pub fn capability(&self, index: Option<usize>) -> &CapabilityMetrics {
-        index.and_then(|index| self.capabilities.get(index)).unwrap_or(&self.other)
+    /// Policy has decided on a request of `caller` for the capability of that index.
+    pub fn decision(&self, capability: Option<usize>, caller: Peer, decision: &Decision) {
+        let counts = &*self.counts;
+        let place = caller.own * counts.names.len() + counts.capability(capability);
+        let allowed = decision.is_allowed();
+        counts.decisions[place][usize::from(!allowed)].fetch_add(1, Ordering::Relaxed);
+        counts.decision_seconds.observe(decision.took);
+        if !allowed {
+            self.refused(decision.reason.as_str());
+        }
+    }
+
+    /// A request was refused for `reason`, as the audit record names it.
+    pub fn refused(&self, reason: &str) {
+        let place = REFUSALS.iter().position(|known| *known == reason);
+        let place = place.unwrap_or(REFUSALS.len() - 1);
+        self.counts.refused[place].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A call of ours has ended.
     pub fn call(&self, target: &SpiffeId, capability: &str, status: Status, took: Duration) {
-        let target = self.targets.get(target).unwrap_or(&self.other_target);
-        target.seconds.observe(took.as_secs_f64());
+        let target = self.counts.target(target);
+        target.seconds.observe(took);
         {
             let known = target.known.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(counters) = known.get(capability) {
-                counters[status.index()].inc();
+                counters[status.index()].fetch_add(1, Ordering::Relaxed);
                 return;
             }
             let is_new = status == Status::Success
-                && target.label != OTHER
+                && *target.label != *peers::OTHER
                 && known.len() < CALLED_CAPABILITIES_MAX;
             if !is_new {
-                target.other[status.index()].inc();
+                target.other[status.index()].fetch_add(1, Ordering::Relaxed);
                 return;
             }
         }
         let mut known = target.known.write().unwrap_or_else(PoisonError::into_inner);
         let has_room = known.len() < CALLED_CAPABILITIES_MAX || known.contains_key(capability);
-        if has_room {
-            let make = || call_counters(&self.calls, &target.label, capability);
-            known.entry(capability.into()).or_insert_with(make)[status.index()].inc();
-        } else {
-            target.other[status.index()].inc();
-        }
+        let counters = match has_room {
+            true => known.entry(capability.into()).or_default(),
+            false => &target.other,
+        };
+        counters[status.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Policy has decided.
-    pub fn decision(&self, allowed: bool, took: Duration) {
-        if allowed { &self.allowed } else { &self.denied }.inc();
-        self.decision_seconds.observe(took.as_secs_f64());
-    }
-
-    /// A connection is open for as long as the value lives.
+    /// A connection of `peer` is open for as long as the value lives.
     #[must_use]
-    pub fn connection(&self) -> OpenConnection {
-        self.connections.inc();
-        OpenConnection(self.connections.clone())
+    pub fn connection(&self, peer: Peer) -> OpenConnection {
+        self.counts.connections[peer.own].fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(&self.counts), peer.own)
     }
 
     /// A request was refused because its audit record could not be taken.
     pub fn audit_refused(&self) {
-        self.audit_refused.inc();
+        self.counts.audit_refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The current certificate is valid until `until`.
     pub fn set_svid_valid_until(&self, until: UnixMillis) {
-        self.svid_valid_until.store(until.0, Ordering::Relaxed);
+        self.counts.svid_valid_until.store(until.0, Ordering::Relaxed);
+    }
+
+    /// The certificate was replaced.
+    pub fn rotated(&self) {
+        self.counts.rotations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Who counts what the collector of spans misses.
+    pub(crate) fn set_otlp_drops(&self, drops: Box<dyn OtlpDrops>) {
+        *self.counts.otlp_dropped.lock().unwrap_or_else(PoisonError::into_inner) = Some(drops);
     }
 
     /// Everything as OpenMetrics text of type [`CONTENT_TYPE`].
@@ -289,27 +302,45 @@ impl Metrics {
     ///
     /// If a metric cannot be spelled in OpenMetrics.
     pub fn encode(&self, now: UnixMillis) -> Result<String, fmt::Error> {
-        let until = self.svid_valid_until.load(Ordering::Relaxed);
-        let ttl = until.saturating_sub(now.0) / 1000;
-        self.svid_ttl.set(i64::try_from(ttl).unwrap_or(i64::MAX));
+        self.counts.now.store(now.0, Ordering::Relaxed);
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(render::under_both_names(&text))
     }
 }
 
-impl CapabilityMetrics {
-    /// A request has ended.
-    pub fn record(&self, status: Status, took: Duration) {
-        let series = &self.0[status.index()];
-        series.count.inc();
-        series.seconds.observe(took.as_secs_f64());
+impl Counts {
+    /// The place of a capability among those that are counted.
+    fn capability(&self, index: Option<usize>) -> usize {
+        let other = self.names.len() - 1;
+        index.map_or(other, |index| index.min(other))
+    }
+
+    fn target(&self, id: &SpiffeId) -> &TargetMetrics {
+        self.targets.get(id).unwrap_or(&self.other_target)
+    }
+}
+
+impl TargetMetrics {
+    fn new(label: &str) -> Self {
+        Self {
+            label: label.into(),
+            seconds: Histogram::new(REQUEST_SECONDS),
+            other: Default::default(),
+            known: RwLock::default(),
+        }
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.dec();
+        self.0.connections[self.1].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -318,147 +349,18 @@ impl Status {
     const ALL: [Self; 3] = [Self::Success, Self::Error, Self::Denied];
 
     fn index(self) -> usize {
-        match self {
-            Self::Success => 0,
-            Self::Error => 1,
-            Self::Denied => 2,
-        }
+        self as usize
     }
-}
 
-impl EncodeLabelValue for Status {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        let word = match self {
+    /// The word of the label.
+    fn as_str(self) -> &'static str {
+        match self {
             Self::Success => "success",
             Self::Error => "error",
             Self::Denied => "denied",
-        };
-        EncodeLabelValue::encode(&word, encoder)
+        }
     }
-}
-
-fn seconds() -> Histogram {
-    Histogram::new(REQUEST_SECONDS)
-}
-
-fn call_counters(
-    calls: &Family<CallLabels, Counter>,
-    target: &str,
-    capability: &str,
-) -> [Counter; 3] {
-    Status::ALL.map(|status| {
-        calls.get_or_create_owned(&CallLabels {
-            target_agent: target.to_owned(),
-            capability: capability.to_owned(),
-            status,
-        })
-    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MILLI: Duration = Duration::from_millis(1);
-
-    fn worker() -> SpiffeId {
-        SpiffeId::parse("spiffe://example.org/worker").unwrap()
-    }
-
-    fn metrics() -> Metrics {
-        Metrics::new("Agent \"A\"\n", ["analyze", "count"], [&worker()])
-    }
-
-    fn check(metrics: &Metrics, lines: &[&str]) {
-        let text = metrics.encode(UnixMillis(0)).unwrap();
-        for line in lines {
-            let line = line.replace("NAME", r#"agent_name="Agent \"A\"\n""#);
-            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
-        }
-        assert!(text.ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn requests_are_counted_by_capability_and_status() {
-        let metrics = metrics();
-        metrics.capability(Some(1)).record(Status::Success, MILLI);
-        metrics.capability(Some(1)).record(Status::Denied, MILLI);
-        metrics.capability(Some(2)).record(Status::Error, MILLI);
-        metrics.capability(None).record(Status::Error, MILLI);
-        check(
-            &metrics,
-            &[
-                r#"agentweave_requests_total{NAME,capability="count",status="success"} 1"#,
-                r#"agentweave_requests_total{NAME,capability="count",status="denied"} 1"#,
-                r#"agentweave_requests_total{NAME,capability="analyze",status="success"} 0"#,
-                r#"agentweave_requests_total{NAME,capability="other",status="error"} 2"#,
-                r#"agentweave_request_duration_seconds_bucket{NAME,le="0.0005",capability="count",status="success"} 0"#,
-                r#"agentweave_request_duration_seconds_bucket{NAME,le="0.001",capability="count",status="success"} 1"#,
-                r#"agentweave_request_duration_seconds_count{NAME,capability="count",status="success"} 1"#,
-            ],
-        );
-    }
-
-    #[test]
-    fn calls_are_counted_under_names_that_have_proved_real() {
-        let metrics = metrics();
-        let stranger = SpiffeId::parse("spiffe://example.org/stranger").unwrap();
-        metrics.call(&worker(), "evil\n", Status::Error, MILLI);
-        metrics.call(&worker(), "count", Status::Error, MILLI);
-        metrics.call(&worker(), "count", Status::Success, MILLI);
-        metrics.call(&worker(), "count", Status::Denied, MILLI);
-        metrics.call(&stranger, "count", Status::Success, MILLI);
-        let target = r#"target_agent="spiffe://example.org/worker""#;
-        let line = |rest: &str| format!("agentweave_agent_calls_total{{NAME,{target},{rest}");
-        check(
-            &metrics,
-            &[
-                &line(r#"capability="other",status="error"} 2"#),
-                &line(r#"capability="count",status="success"} 1"#),
-                &line(r#"capability="count",status="denied"} 1"#),
-                r#"agentweave_agent_calls_total{NAME,target_agent="other",capability="other",status="success"} 1"#,
-                &format!("agentweave_agent_call_duration_seconds_count{{NAME,{target}}} 4"),
-            ],
-        );
-        for number in 0..2 * CALLED_CAPABILITIES_MAX {
-            metrics.call(&worker(), &format!("c{number}"), Status::Success, MILLI);
-        }
-        let text = metrics.encode(UnixMillis(0)).unwrap();
-        let series = text.lines().filter(|line| {
-            line.starts_with("agentweave_agent_calls_total{") && line.contains("/worker")
-        });
-        assert_eq!(series.count(), 3 * (CALLED_CAPABILITIES_MAX + 1));
-        assert!(!text.contains("evil") && !text.contains("stranger"));
-    }
-
-    #[test]
-    fn the_rest_is_counted_once() {
-        let metrics = metrics();
-        metrics.decision(true, Duration::from_micros(3));
-        metrics.decision(false, Duration::from_micros(3));
-        metrics.decision(false, Duration::from_micros(3));
-        metrics.audit_refused();
-        metrics.set_svid_valid_until(UnixMillis(90_999));
-        let open = [metrics.connection(), metrics.connection()];
-        check(
-            &metrics,
-            &[
-                r#"agentweave_authz_decisions_total{NAME,decision="allow"} 1"#,
-                r#"agentweave_authz_decisions_total{NAME,decision="deny"} 2"#,
-                r#"agentweave_authz_duration_seconds_count{NAME} 3"#,
-                r#"agentweave_authz_duration_seconds_bucket{NAME,le="0.000005"} 3"#,
-                r#"agentweave_audit_refused_total{NAME} 1"#,
-                r#"agentweave_identity_ttl_seconds{NAME} 90"#,
-                r#"agentweave_active_connections{NAME} 2"#,
-                &format!(
-                    r#"agentweave_build_info{{NAME,version="{}"}} 1"#,
-                    env!("CARGO_PKG_VERSION")
-                ),
-            ],
-        );
-        drop(open);
-        check(&metrics, &[r#"agentweave_active_connections{NAME} 0"#]);
-        metrics.set_svid_valid_until(UnixMillis(0));
-        check(&metrics, &[r#"agentweave_identity_ttl_seconds{NAME} 0"#]);
-    }
-}
+mod tests;

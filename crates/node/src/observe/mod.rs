@@ -4,6 +4,7 @@
 //! that many nodes fit in one process.
 
 pub(crate) mod audit;
+pub(crate) mod call_spans;
 pub mod health;
 pub mod logging;
 pub mod metrics;

@@ -88,8 +88,6 @@ pub(crate) enum Value {
     Text(Cow<'static, str>),
     /// A number.
     Number(i64),
-    /// Yes or no.
-    Flag(bool),
 }
 
 /// The span of a request in the log: its fields are on every line of the request.
@@ -212,6 +210,11 @@ impl Span {
         self.0.as_ref().map_or(outer, |open| open.span.place)
     }
 
+    /// Whether anybody will see it.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Adds what is known; `value` is asked only if the span is recorded.
     pub(crate) fn set(&mut self, name: &'static str, value: impl FnOnce() -> Value) {
         if let Some(open) = &mut self.0 {
@@ -234,6 +237,12 @@ impl Drop for Span {
             span.took = begun.elapsed();
             recording.collector.collect(span);
         }
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
     }
 }
 

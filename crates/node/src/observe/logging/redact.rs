@@ -297,7 +297,7 @@ fn user(text: &str, at: usize) -> Option<Secret> {
 
 /// What follows the name of a scheme of HTTP authentication.
 fn scheme(text: &str, at: usize) -> Option<Secret> {
-    let before = text[..at].as_bytes();
+    let before = &text.as_bytes()[..at];
     let named = ["bearer", "basic"].iter().any(|scheme| {
         let start = before.len().wrapping_sub(scheme.len());
         before.get(start..).is_some_and(|word| word.eq_ignore_ascii_case(scheme.as_bytes()))

@@ -100,7 +100,6 @@ fn attribute((name, value): (&'static str, Value)) -> KeyValue {
         match value {
             Value::Text(text) => Any::Text(text.into_owned()),
             Value::Number(number) => Any::Number(number),
-            Value::Flag(flag) => Any::Flag(flag),
         },
     )
 }

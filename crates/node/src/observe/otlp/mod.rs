@@ -10,11 +10,14 @@ mod message;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use convoke_agent::AgentConfig;
+use convoke_model::SpiffeId;
 use convoke_net::client::{Address, AddressError, Provenance};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
@@ -22,7 +25,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::trace::{Collect, Ended};
+use super::metrics::OtlpDrops;
+use super::trace::{Collect, Ended, Tracer};
 use crate::config::TracingConfig;
 use crate::web_pki::{self, WebPkiError};
 use connection::{Connection, ExportError};
@@ -73,24 +77,45 @@ pub(crate) struct Queue<T> {
     dropped: Arc<AtomicU64>,
 }
 
-/// Sends spans of the agent `name`, of this version, as `config` says.
-///
-/// # Errors
-///
-/// [`OtlpError`] names the key that is wrong.
-pub(crate) fn spans(
-    config: &TracingConfig,
-    name: &str,
-    version: &str,
-) -> Result<Exporter<Ended>, OtlpError> {
-    start(config, TRACES, name, version)
+/// Sends the spans of an agent until it is closed.
+pub(crate) struct Spans {
+    exporter: Exporter<Ended>,
+    agent: SpiffeId,
+    rate: f64,
+}
+
+impl Spans {
+    /// Sends the spans of `agent` as `config` says.
+    ///
+    /// # Errors
+    ///
+    /// [`OtlpError`] names the key that is wrong.
+    pub(crate) fn start(config: &TracingConfig, agent: &AgentConfig) -> Result<Self, OtlpError> {
+        let exporter = start(config, TRACES, &agent.metadata.name, &agent.metadata.version)?;
+        Ok(Self { exporter, agent: agent.spiffe_id.clone(), rate: config.sampling_rate })
+    }
+
+    /// What makes the spans.
+    pub(crate) fn tracer(&self) -> Tracer {
+        Tracer::new(self.agent.clone(), self.rate, Box::new(self.exporter.queue()))
+    }
+
+    /// What counts those that were dropped.
+    pub(crate) fn drops(&self) -> Box<dyn OtlpDrops> {
+        Box::new(self.exporter.queue())
+    }
+
+    /// Sends what is there and ends.
+    pub(crate) async fn close(self) {
+        self.exporter.close().await;
+    }
 }
 
 /// Sends log lines of the agent `name`, of this version, as `config` says.
 ///
 /// # Errors
 ///
-/// As [`spans`].
+/// [`OtlpError`] names the key that is wrong.
 pub(crate) fn logs(
     config: &TracingConfig,
     name: &str,
@@ -149,16 +174,23 @@ impl<T> Queue<T> {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
-
-    /// How many items were dropped so far.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
 }
 
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
         Self { sender: self.sender.clone(), dropped: Arc::clone(&self.dropped) }
+    }
+}
+
+impl<T> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("dropped", &self.dropped).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send> OtlpDrops for Queue<T> {
+    fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 }
 
