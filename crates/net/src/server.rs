@@ -276,8 +276,9 @@ impl<H: Handler> Server<H> {
         self.shared.local_addr
     }
 
-    /// Serves until `shutdown`, then drains: no new connection, idle ones closed at once, running
-    /// requests finished within `drain`, and what is left is cut.
+    /// Serves until `shutdown`, then drains: no new connection, idle ones closed after a moment in
+    /// which a request that is on its way still arrives ([`Limits::drain_idle`]), running requests
+    /// finished within `drain`, and what is left is cut.
     pub async fn serve(self, shutdown: CancellationToken, drain: Duration) -> Drained {
         let Self { listener, shared, open } = self;
         let limits = &shared.limits;
@@ -312,7 +313,7 @@ impl<H: Handler> Server<H> {
                 }
             }
         }
-        drop(listener);
+        acceptor.take_the_rest(&shared, listener);
         acceptor.open.order(Order::Drain);
         shared.tasks.close();
         if tokio::time::timeout(drain, shared.tasks.wait()).await.is_err() {
@@ -384,6 +385,27 @@ impl Acceptor {
             let ended = serving.await;
             seat.ended(&ended, &pulse);
         });
+    }
+
+    /// Takes the connections that the kernel has accepted in our name, and closes the listener. Their
+    /// peers see them as open, and closing the listener would reset them.
+    fn take_the_rest<H: Handler>(&mut self, shared: &Arc<Shared<H>>, listener: TcpListener) {
+        let listener = match listener.into_std() {
+            Ok(listener) => listener,
+            Err(error) => return debug!(%error, "listener closed"),
+        };
+        // It does not block, so this ends with what is there.
+        loop {
+            let accepted = listener.accept().and_then(|(tcp, remote_addr)| {
+                tcp.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(tcp)?, remote_addr))
+            });
+            match accepted {
+                Ok((tcp, remote_addr)) => self.accepted(shared, tcp, remote_addr),
+                Err(error) if is_of_one_connection(&error) => debug!(%error, "accept failed"),
+                Err(_none_left) => return,
+            }
+        }
     }
 
     /// Drops a connection over a cap. Under attack a line for each would be an attack on the log.

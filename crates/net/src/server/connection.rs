@@ -100,7 +100,11 @@ pub(super) async fn serve<H: Handler>(
     let accept = tokio_rustls::TlsAcceptor::from(config).accept(tcp).into_fallible();
     let accepted = tokio::select! {
         accepted = timeout_at(deadline, accept) => accepted,
-        () = pulse.draining() => return Ended::Closed,
+        // Who has begun to connect may have a request ready.
+        () = async {
+            pulse.draining().await;
+            tokio::time::sleep(limits.drain_idle).await;
+        } => return Ended::Closed,
     };
     let stream = match accepted {
         Err(_elapsed) => {
@@ -135,10 +139,15 @@ async fn detect(
 ) -> Result<Protocol, Ended> {
     let mut timer = pin!(sleep_until(Instant::now() + limits.first_byte_timeout));
     let mut begins = pin!(stream.begins_with(H2_PREFACE));
+    let mut drains_until = None;
     std::future::poll_fn(|cx| {
         pulse.listen(cx);
-        if pulse.ordered() != Order::Serve {
-            return Poll::Ready(Err(Ended::Closed));
+        match pulse.ordered() {
+            Order::Serve => {}
+            Order::Drain => {
+                drains_until.get_or_insert_with(|| Instant::now() + limits.drain_idle);
+            }
+            Order::Cut => return Poll::Ready(Err(Ended::Closed)),
         }
         if let Poll::Ready(begins) = begins.as_mut().poll(cx) {
             return Poll::Ready(match begins {
@@ -149,8 +158,13 @@ async fn detect(
         }
         // No request runs yet, so there always is a deadline.
         let deadline = pulse.deadline(limits).unwrap_or_else(Instant::now);
-        ready!(wait_until(timer.as_mut(), deadline, cx));
-        Poll::Ready(Err(Ended::TooSlow(pulse.phase())))
+        let until = drains_until.map_or(deadline, |until| until.min(deadline));
+        ready!(wait_until(timer.as_mut(), until, cx));
+        Poll::Ready(Err(if until < deadline {
+            Ended::Closed
+        } else {
+            Ended::TooSlow(pulse.phase())
+        }))
     })
     .await
 }
@@ -249,6 +263,7 @@ async fn watch<C: Graceful>(
     let mut ends_at = started + life;
     let closes_at = ends_at - limits.close_grace.min(life / 4);
     let mut closing = false;
+    let mut drains_until: Option<Instant> = None;
     let mut timer = pin!(sleep_until(started + limits.first_byte_timeout));
     std::future::poll_fn(|cx| {
         pulse.listen(cx);
@@ -256,6 +271,10 @@ async fn watch<C: Graceful>(
             match pulse.ordered() {
                 Order::Serve => {}
                 Order::Drain if closing => {}
+                // What is idle is told with its next answer, see `respond`.
+                Order::Drain if pulse.running() == 0 && !pulse.is_multiplexed() => {
+                    drains_until.get_or_insert_with(|| Instant::now() + limits.drain_idle);
+                }
                 Order::Drain => {
                     closing = true;
                     connection.as_mut().close();
@@ -273,7 +292,11 @@ async fn watch<C: Graceful>(
                 return Poll::Ready(result.map_or_else(Ended::Broken, |()| Ended::Closed));
             }
 
-            let of_life = if closing { ends_at } else { closes_at };
+            let of_life = match drains_until {
+                _ if closing => ends_at,
+                Some(until) => closes_at.min(until),
+                None => closes_at,
+            };
             let of_phase = pulse.deadline(limits);
             let deadline = of_phase.map_or(of_life, |it| it.min(of_life));
             if wait_until(timer.as_mut(), deadline, cx).is_pending() {
@@ -372,7 +395,12 @@ async fn answer<H: Handler>(
 ) -> (http::Response<ResponseBody>, Running) {
     let running = Running::begin(Arc::clone(&here.pulse));
     let request = request.map(|body| Body::incoming(body, &here.pulse));
-    (here.shared.handler.call(&here.connection, request).await, running)
+    let mut response = here.shared.handler.call(&here.connection, request).await;
+    if here.pulse.ordered() != Order::Serve && !here.pulse.is_multiplexed() {
+        let close = http::HeaderValue::from_static("close");
+        response.headers_mut().insert(http::header::CONNECTION, close);
+    }
+    (response, running)
 }
 
 /// As [`respond`], for a protocol whose parser bounds the bytes of a header but not the count, and

@@ -33,6 +33,10 @@ pub struct Limits {
     pub close_grace: Duration,
     /// How long requests may still run on a connection that may not go on.
     pub review_grace: Duration,
+    /// How long a draining server still takes a request on an HTTP/1.1 connection that is idle. Such
+    /// a connection has no other way to be told than in an answer: whoever closes it may do so just
+    /// when a request is on its way.
+    pub drain_idle: Duration,
     /// How long a closing connection waits until the peer has read the last response.
     pub linger: Duration,
 }
@@ -52,6 +56,7 @@ impl Default for Limits {
             close_grace: Duration::from_secs(30),
             // Less than the 5 s after which nothing of a peer that is no longer trusted may succeed.
             review_grace: Duration::from_secs(3),
+            drain_idle: Duration::from_millis(250),
             linger: Duration::from_secs(2),
         }
     }

@@ -88,6 +88,10 @@ impl Pulse {
         self.multiplexed.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Ordering::Relaxed)
+    }
+
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
         self.touch();

@@ -411,6 +411,25 @@ async fn a_drain_finishes_what_runs_and_closes_what_is_idle() {
     assert_eq!(up.serving.await.unwrap(), Drained { finished: 2, cut: 0 });
 }
 
+/// A request that meets the drain on its way is answered, with the word that it is the last one.
+#[tokio::test]
+async fn a_drain_answers_what_is_on_its_way() {
+    let up = up_with(Limits { drain_idle: Duration::from_secs(60), ..Limits::default() });
+    let mut kept = up.connect().await;
+    kept.write_all(&echo("one", "")).await.unwrap();
+    until(&mut kept, "one").await;
+    // Before it has sent anything.
+    let mut fresh = up.connect().await;
+    up.shutdown.cancel();
+    while TcpStream::connect(up.addr).await.is_ok() {}
+    for connection in [&mut kept, &mut fresh] {
+        connection.write_all(&echo("two", "")).await.unwrap();
+        let answer = to_end(connection).await;
+        assert!(answer.contains("connection: close") && answer.ends_with("two"), "{answer}");
+    }
+    assert_eq!(up.serving.await.unwrap().cut, 0);
+}
+
 #[tokio::test]
 async fn a_drain_cuts_what_does_not_finish() {
     let up = up(Limits::default(), Held::default(), SHORT);
