@@ -343,6 +343,10 @@ impl Node {
                 }
             }
         };
+        let deciding = service.policy.watch(&reload, &drained, |previous, policy| {
+            service.note(AuditEventKind::PolicyUpdate { previous, policy });
+        });
+        let pressing = service.admission.pressure.watch(&drained);
         let reviews = mesh.reviews();
         let reviewing = {
             let (identity, drained) = (Arc::clone(&identity), drained.clone());
@@ -355,10 +359,6 @@ impl Node {
                 }
             }
         };
-        let deciding = service.policy.watch(&reload, &drained, |previous, policy| {
-            service.note(AuditEventKind::PolicyUpdate { previous, policy });
-        });
-        let pressing = service.admission.pressure.watch(&drained);
         let serving = async {
             let draining = async {
                 shutdown.cancelled().await;
@@ -388,7 +388,7 @@ impl Node {
             service.streams.end_before(Instant::now() + drain_timeout, &drained).await;
         };
         let ((mesh, plain, lost_tasks), (), (), (), (), (), ()) =
-            tokio::join!(serving, watch, looking, reviewing, deciding, pressing, streaming);
+            tokio::join!(serving, watch, looking, deciding, pressing, reviewing, streaming);
         service.policy.close();
 
         let summary = Summary {

@@ -87,10 +87,6 @@ impl Decider {
     /// # Errors
     ///
     /// [`Refused`], as from [`authorize`].
-    #[expect(
-        clippy::result_large_err,
-        reason = "both halves hold the operation, as in `authorize`"
-    )]
     pub(crate) async fn authorize(
         &self,
         question: &Question<'_>,

@@ -163,3 +163,148 @@ impl Reload {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use convoke_model::UnixMillis;
+
+    use super::*;
+
+    const ALLOW: &str = "package agentweave.authz\ndefault allow := true\n";
+    const DENY: &str = "package agentweave.authz\ndefault allow := false\n";
+
+    struct Files {
+        directory: tempfile::TempDir,
+        health: Arc<Health>,
+        reload: Arc<Reload>,
+        asked: Notify,
+        first: String,
+    }
+
+    impl Files {
+        /// Looks every second, and has `data` as its one data file.
+        fn new(policy: &str, data: &str) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join("p.rego"), policy).unwrap();
+            fs::write(directory.path().join("d.json"), data).unwrap();
+            let yaml = serde_json::json!({
+                "identity": {"spiffe_id": "spiffe://example.org/worker"},
+                "data_dir": directory.path(),
+                "authorization": {
+                    "policy_path": directory.path(),
+                    "policy_file": "p.rego",
+                    "data_files": ["d.json"],
+                    "reload_interval": "1s",
+                },
+            });
+            let config = Config::parse(&yaml.to_string(), "test.yaml").unwrap();
+            let health = Arc::new(Health::new());
+            let metrics = PathMetrics::default();
+            let (reload, policy) = Reload::open(&config, Clock::new(), &health, &metrics).unwrap();
+            let first = policy.revision().0.to_string();
+            Self { directory, health, reload, asked: Notify::new(), first }
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.directory.path().join(name)
+        }
+
+        /// The next policy, if there is one within a minute of the test's own time.
+        async fn next(&self) -> Option<String> {
+            let changed = self.reload.changed(&self.asked);
+            let changed = tokio::time::timeout(Duration::from_secs(60), changed).await;
+            changed.ok().map(|policy| policy.revision().0.to_string())
+        }
+
+        fn refused(&self) -> Option<(UnixMillis, String)> {
+            self.health.policy_news().refused
+        }
+    }
+
+    fn replace(path: &Path, text: &str) {
+        let beside = path.with_extension("new");
+        fs::write(&beside, text).unwrap();
+        fs::rename(&beside, path).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_is_taken_and_what_does_not_is_not() {
+        let files = Files::new(ALLOW, "{}");
+        assert_eq!(files.next().await, None);
+        fs::write(files.path("p.rego"), ALLOW).unwrap();
+        assert_eq!(files.next().await, None, "the same text is the same policy");
+        fs::write(files.path("p.rego"), DENY).unwrap();
+        let second = files.next().await.unwrap();
+        assert_ne!(second, files.first);
+        replace(&files.path("p.rego"), ALLOW);
+        assert_eq!(files.next().await.as_ref(), Some(&files.first));
+        fs::write(files.path("d.json"), r#"{"a": 1}"#).unwrap();
+        let third = files.next().await.unwrap();
+        assert!(third != files.first && third != second, "data is part of the policy");
+        assert_eq!(files.health.policy_news().revision, third);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_wrong_is_refused_and_the_last_good_one_stays() {
+        let files = Files::new(ALLOW, "{}");
+        let check = |text: &'static str, name: &'static str, expected: &'static str| {
+            let files = &files;
+            async move {
+                fs::write(files.path(name), text).unwrap();
+                assert_eq!(files.next().await, None, "{text}");
+                let (_, why) = files.refused().unwrap();
+                assert!(why.contains(expected) && why.contains(name), "{why}");
+                assert_eq!(files.health.policy_news().revision, files.first);
+            }
+        };
+        check("", "p.rego", "package").await;
+        check(&ALLOW[..ALLOW.len() - 5], "p.rego", "p.rego:").await;
+        check("package other\nallow := true\n", "p.rego", "other").await;
+        fs::write(files.path("p.rego"), ALLOW).unwrap();
+        assert_eq!(files.next().await.as_ref(), Some(&files.first));
+        assert_eq!(files.refused(), None);
+        check("[1", "d.json", "JSON").await;
+        fs::remove_file(files.path("p.rego")).unwrap();
+        assert_eq!(files.next().await, None);
+        assert!(files.refused().unwrap().1.contains("p.rego"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_does_not_wait_for_the_next_look() {
+        let files = Files::new(ALLOW, "{}");
+        assert_eq!(files.next().await, None);
+        fs::write(files.path("p.rego"), DENY).unwrap();
+        files.asked.notify_one();
+        let began = tokio::time::Instant::now();
+        assert!(files.next().await.is_some());
+        assert!(began.elapsed() < Duration::from_secs(1));
+    }
+
+    /// A file that is being written is not read before it has been left alone for a moment.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_in_the_making_is_not_read() {
+        let files = Files::new(ALLOW, "{}");
+        let path = files.path("p.rego");
+        let writing = async {
+            // Each piece is a policy of its own, and allows more than the whole.
+            for lines in 1..=30 {
+                let text = format!("{ALLOW}{}", "# more\n".repeat(lines));
+                fs::write(&path, text).unwrap();
+                tokio::time::sleep(SETTLE / 2).await;
+            }
+            fs::write(&path, DENY).unwrap();
+            std::future::pending::<()>().await;
+        };
+        let found = tokio::select! {
+            () = writing => None,
+            found = files.next() => found,
+        };
+        let whole = Sources::read(&files.reload.config).unwrap();
+        let whole = whole.load(&files.reload.config.authorization).unwrap();
+        assert_eq!(found.as_deref(), Some(&*whole.revision().0));
+        assert_eq!(fs::read_to_string(&path).unwrap(), DENY);
+    }
+}

@@ -1,0 +1,102 @@
+//! More requests than places.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::wire::Wire;
+use super::{EVERYBODY, held};
+use crate::world::{World, send};
+
+/// `places` for everybody, of which one caller has a quarter.
+fn places(count: usize) -> impl FnOnce(&mut Value) {
+    move |yaml| {
+        yaml["server"]["limits"] = json!({"requests_max": count, "queue_time_max": "20ms"});
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_its_part_is_turned_away_and_nobody_else() {
+    let (host, gate) = held();
+    let world = World::start_with(host, EVERYBODY, places(8)).await;
+    let address = world.dev_address().to_owned();
+    let holding: Vec<_> = (0..2)
+        .map(|_| {
+            let address = address.clone();
+            tokio::spawn(async move {
+                let mut wire = Wire::connect(&address).await.unwrap();
+                wire.rpc("SendMessage", &send("hold", json!({})), "").await.status
+            })
+        })
+        .collect();
+    gate.at_work(2).await;
+
+    let mut wire = Wire::connect(&address).await.unwrap();
+    let echo = send("echo", json!({"text": "x"}));
+    let refused = wire.rpc("SendMessage", &echo, "").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    assert_eq!(refused.reason().as_deref(), Some("RESOURCE_EXHAUSTED"));
+    assert!(!refused.is_last(), "a new connection would cost more than the request");
+
+    // What makes room, and what watches, does not wait.
+    let missing = json!({"id": "11111111-1111-4111-8111-111111111111"});
+    assert_eq!(wire.rpc("CancelTask", &missing, "").await.json()["error"]["code"], -32001);
+    assert_eq!(wire.rpc("GetTask", &missing, "").await.status, 429);
+    assert_eq!(wire.get("/health/ready").await.status, 200);
+    assert_eq!(wire.get("/.well-known/agent-card.json").await.status, 200);
+    // Another caller does not notice.
+    let ann = world.client("/user/ann").await;
+    assert_eq!(world.call(&ann, "echo", json!({"text": "x"})).await.unwrap().get(), r#""x""#);
+
+    gate.open.add_permits(2);
+    for held in holding {
+        assert_eq!(held.await.unwrap(), 200);
+    }
+    assert_eq!(wire.rpc("SendMessage", &echo, "").await.status, 200);
+    world.end().await;
+}
+
+/// R-23 in small: five times as many callers as places, each as fast as it can. Places are never
+/// exceeded and never left empty, and every request is answered one way or the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn goodput_stays_under_overload() {
+    const PLACES: usize = 4;
+    const GOAL: usize = 200;
+    let (host, gate) = held();
+    let world = World::start_with(host, EVERYBODY, places(4 * PLACES)).await;
+    let callers: Vec<_> = (0..5 * PLACES)
+        .map(|_| {
+            let (address, gate) = (world.dev_address().to_owned(), std::sync::Arc::clone(&gate));
+            tokio::spawn(async move {
+                let mut wire = Wire::connect(&address).await.unwrap();
+                let (mut served, mut refused) = (0, 0);
+                while gate.begun.load(Ordering::SeqCst) < GOAL {
+                    let answer = wire.rpc("SendMessage", &send("work", json!({})), "").await;
+                    match answer.status {
+                        200 => served += 1,
+                        429 | 503 => {
+                            assert_eq!(answer.header("retry-after"), Some("1"));
+                            refused += 1;
+                        }
+                        other => panic!("{other} {}", answer.body),
+                    }
+                }
+                (served, refused)
+            })
+        })
+        .collect();
+    let mut wire = Wire::connect(world.dev_address()).await.unwrap();
+    while gate.begun.load(Ordering::SeqCst) < GOAL {
+        assert_eq!(wire.get("/health/live").await.status, 200);
+    }
+    let (mut served, mut refused) = (0, 0);
+    for caller in callers {
+        let (own_served, own_refused) = caller.await.unwrap();
+        served += own_served;
+        refused += own_refused;
+    }
+    assert_eq!(gate.most.load(Ordering::SeqCst), PLACES, "all places, and no more");
+    assert_eq!(served, gate.begun.load(Ordering::SeqCst), "who is let in is served");
+    assert!(served >= GOAL && refused > 0, "{served} {refused}");
+    world.end().await;
+}
