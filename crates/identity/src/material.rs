@@ -331,3 +331,82 @@ impl fmt::Debug for Material {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::testing::{Authority, pem};
+
+    const AGENT: &str = "spiffe://example.org/agent";
+
+    /// Whether eight bytes in a row of the secret number in `key` are in `text`, in hexadecimal, in
+    /// base64 or as numbers. The rest of it, which has the public key too, is no secret.
+    fn shows(text: &str, key: &[u8]) -> bool {
+        let text = text.replace(['\n', '\r'], "");
+        let at = key.windows(2).position(|header| *header == [4, 32]).unwrap() + 2;
+        let base64 = pem("", key).replace('\n', "").replace("-----BEGIN -----", "");
+        let base64 = &base64.as_bytes()[at * 4 / 3 + 1..(at + 32) * 4 / 3 - 1];
+        let in_base64 =
+            base64.windows(11).any(|piece| text.contains(str::from_utf8(piece).unwrap()));
+        let spelled = |bytes: &[u8]| {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
+            [hex, numbers.join(", ")]
+        };
+        let text = text.to_lowercase();
+        in_base64
+            || key[at..at + 32].windows(8).flat_map(spelled).any(|piece| text.contains(&piece))
+    }
+
+    #[test]
+    fn a_key_is_never_shown() {
+        let (ours, other) = (Authority::new("example.org"), Authority::new("example.org"));
+        let (leaf, another) = (ours.leaf(AGENT, |_| {}), other.leaf(AGENT, |_| {}));
+        let key = leaf.key.secret_der().to_vec();
+        assert!(shows(&format!("{key:?}"), &key) && shows(&pem("PRIVATE KEY", &key), &key));
+
+        let text = pem("PRIVATE KEY", &key);
+        let (id, domain) = (SpiffeId::parse(AGENT).unwrap(), ours.trust_domain.clone());
+        let root = pem("CERTIFICATE", &ours.certificate);
+        let from_pem = |chain: &str, key: &str| {
+            let bundles = [(domain.clone(), root.as_bytes())];
+            Material::from_pem(id.clone(), chain.as_bytes(), key.as_bytes(), &bundles)
+        };
+        let good = from_pem(&pem("CERTIFICATE", &leaf.certificate), &text).unwrap();
+        let source = crate::IdentitySource::from_material(good);
+        let held = source.current();
+        let cut = &text[..text.len() / 2];
+        let errors = [
+            from_pem(&pem("CERTIFICATE", &another.certificate), &text).unwrap_err(),
+            from_pem(&pem("CERTIFICATE", &leaf.certificate), cut).unwrap_err(),
+            from_pem(&text, &text).unwrap_err(),
+            from_pem("", &text).unwrap_err(),
+        ];
+        let mut shown = format!("{held:?} {held:#?} {source:?} {:?}", held.certified());
+        for error in &errors {
+            shown.push_str(&format!("{error} {error:?} {}", crate::source::chain(error)));
+        }
+        assert!(!shows(&shown, &key), "{shown}");
+    }
+
+    #[test]
+    fn what_another_domain_publishes_does_not_end_our_identity() {
+        let (ours, other) = (Authority::new("example.org"), Authority::new("other.org"));
+        let no_authority = ours.leaf(AGENT, |_| {}).certificate;
+        for bad in [no_authority, CertificateDer::from(vec![0x30, 0x00])] {
+            let build = |domain: &TrustDomain| {
+                let leaf = ours.leaf(AGENT, |_| {});
+                let authorities = vec![bad.clone()];
+                let spoiled = Bundle { trust_domain: domain.clone(), authorities };
+                let bundles = [ours.bundle(), other.bundle(), spoiled];
+                let id = SpiffeId::parse(AGENT).unwrap();
+                Material::from_der(id, vec![leaf.certificate], leaf.key, bundles)
+            };
+            let kept = build(&other.trust_domain).unwrap();
+            assert_eq!(kept.roots(&other.trust_domain).unwrap().anchors().len(), 1);
+            assert!(build(&ours.trust_domain).is_err());
+        }
+    }
+}

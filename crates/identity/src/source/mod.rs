@@ -7,7 +7,7 @@ mod workload_api;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 use convoke_model::SpiffeId;
@@ -139,6 +139,12 @@ impl IdentitySource {
 impl Current {
     pub(crate) fn load(&self) -> Guard<Arc<Material>> {
         self.0.material.load()
+    }
+
+    /// How long the held SVID is still good.
+    fn left(&self) -> Duration {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Duration::from_millis(self.load().not_after().0).saturating_sub(now)
     }
 }
 

@@ -21,8 +21,8 @@ use crate::process::own_uid;
 /// The first wait before the Workload API is looked for again. The waits double.
 const RECONNECT_AFTER_MIN: Duration = Duration::from_millis(250);
 
-/// The longest wait before the Workload API is looked for again. An SVID usually has half of its
-/// life left when it should have been replaced, so there is no hurry.
+/// The longest wait before the Workload API is looked for again. While the held SVID is good, no wait
+/// is longer than a quarter of the time that it has left.
 const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// What the Workload API pushes.
@@ -165,15 +165,27 @@ fn not_offered(socket: &Path, wanted: &SpiffeId, context: &X509Context) -> Ident
 
 /// Publishes whatever the Workload API pushes, and looks for it again when it goes away. Ends only
 /// with the task it runs on.
-pub(super) async fn watch(config: WorkloadApiConfig, mut feed: Feed, current: Current) {
+pub(super) async fn watch(config: WorkloadApiConfig, feed: Feed, current: Current) {
+    watch_through(&config, feed, &current, || open(&config)).await;
+}
+
+/// As [`watch`], with `open` as the way to find the Workload API again.
+async fn watch_through<F>(
+    config: &WorkloadApiConfig,
+    mut feed: Feed,
+    current: &Current,
+    open: impl Fn() -> F,
+) where
+    F: Future<Output = Result<(Material, Feed), IdentityError>>,
+{
     loop {
-        let end = follow(&config, &mut feed, &current).await;
+        let end = follow(config, &mut feed, current).await;
         tracing::warn!(
             socket = %config.socket.display(), spiffe_id = %config.spiffe_id,
             valid_until = %current.load().not_after(), error = %chain(&end),
             "workload API went away; the identity that is held stays in use until it expires"
         );
-        feed = reconnect(&config, &current).await;
+        feed = reconnect(config, current, &open).await;
     }
 }
 
@@ -184,10 +196,15 @@ async fn follow(config: &WorkloadApiConfig, feed: &mut Feed, current: &Current) 
             socket: config.socket.clone(),
             source: Box::new(error),
         };
-        let context = match feed.next().await {
-            Some(Ok(context)) => context,
-            Some(Err(error)) => return protocol(error),
-            None => return protocol(WorkloadApiError::EmptyResponse),
+        // An API that has let the SVID expire without a word is not there, whatever its socket says.
+        let silence = current.left().max(RECONNECT_AFTER_MAX);
+        let context = match tokio::time::timeout(silence, feed.next()).await {
+            Ok(Some(Ok(context))) => context,
+            Ok(Some(Err(error))) => return protocol(error),
+            Ok(None) => return protocol(WorkloadApiError::EmptyResponse),
+            Err(_) => {
+                return IdentityError::Timeout { socket: config.socket.clone(), waited: silence };
+            }
         };
         match select(config, &context) {
             Ok(material) => publish(config, current, material),
@@ -200,11 +217,14 @@ async fn follow(config: &WorkloadApiConfig, feed: &mut Feed, current: &Current) 
 }
 
 /// Looks for the Workload API until it answers with the identity.
-async fn reconnect(config: &WorkloadApiConfig, current: &Current) -> Feed {
+async fn reconnect<F>(config: &WorkloadApiConfig, current: &Current, open: impl Fn() -> F) -> Feed
+where
+    F: Future<Output = Result<(Material, Feed), IdentityError>>,
+{
     let mut wait = RECONNECT_AFTER_MIN;
     loop {
-        tokio::time::sleep(jittered(wait)).await;
-        match open(config).await {
+        tokio::time::sleep(jittered(wait.min(longest_wait(current.left())))).await;
+        match open().await {
             Ok((material, feed)) => {
                 publish(config, current, material);
                 return feed;
@@ -227,6 +247,14 @@ fn publish(config: &WorkloadApiConfig, current: &Current, material: Material) {
     }
 }
 
+/// The longest wait while the held SVID is good for `left`.
+fn longest_wait(left: Duration) -> Duration {
+    if left.is_zero() {
+        return RECONNECT_AFTER_MAX;
+    }
+    (left / 4).clamp(RECONNECT_AFTER_MIN, RECONNECT_AFTER_MAX)
+}
+
 /// Between three quarters of `wait` and all of it, so that the agents of a machine do not come back
 /// in step. The clock's nanoseconds are random enough for that.
 fn jittered(wait: Duration) -> Duration {
@@ -245,3 +273,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

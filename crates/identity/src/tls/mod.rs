@@ -151,4 +151,6 @@ impl ResolvesClientCert for Own {
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod handshakes;
+#[cfg(test)]
 mod tests;
