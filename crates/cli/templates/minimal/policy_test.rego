@@ -1,4 +1,4 @@
-# `convoke policy test .` runs these rules.
+# `convoke policy test policy.rego policy_test.rego` runs these rules.
 package agentweave.authz
 
 test_people_may_call if {
