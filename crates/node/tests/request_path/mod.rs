@@ -103,6 +103,17 @@ impl Held {
         true
     }
 
+    /// Compute for a few milliseconds, which keeps a thread of the runtime
+    #[capability(ephemeral)]
+    async fn compute(&self, _context: &Context) -> u64 {
+        let begun = std::time::Instant::now();
+        let mut sum = 0_u64;
+        while begun.elapsed() < Duration::from_millis(5) {
+            sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(7));
+        }
+        sum
+    }
+
     /// Wait, as a task
     #[capability]
     async fn hold_task(&self, context: &Context) -> bool {

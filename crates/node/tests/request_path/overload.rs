@@ -1,6 +1,7 @@
 //! More requests than places.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -66,7 +67,7 @@ async fn goodput_stays_under_overload() {
     let world = World::start_with(host, EVERYBODY, places(4 * PLACES)).await;
     let callers: Vec<_> = (0..5 * PLACES)
         .map(|_| {
-            let (address, gate) = (world.dev_address().to_owned(), std::sync::Arc::clone(&gate));
+            let (address, gate) = (world.dev_address().to_owned(), Arc::clone(&gate));
             tokio::spawn(async move {
                 let mut wire = Wire::connect(&address).await.unwrap();
                 let (mut served, mut refused) = (0, 0);
@@ -98,5 +99,43 @@ async fn goodput_stays_under_overload() {
     assert_eq!(gate.most.load(Ordering::SeqCst), PLACES, "all places, and no more");
     assert_eq!(served, gate.begun.load(Ordering::SeqCst), "who is let in is served");
     assert!(served >= GOAL && refused > 0, "{served} {refused}");
+    world.end().await;
+}
+
+/// Places do not bound what computes. There the runtime's own queue tells, and requests are turned
+/// away although there are places.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_processor_cannot_do_is_shed() {
+    let (host, _gate) = held();
+    let world = World::start_with(host, EVERYBODY, places(4096)).await;
+    let shed = Arc::new(AtomicBool::new(false));
+    // As much as the queue's 20 ms many times over.
+    let callers: Vec<_> = (0..60)
+        .map(|_| {
+            let (address, shed) = (world.dev_address().to_owned(), Arc::clone(&shed));
+            tokio::spawn(async move {
+                let mut wire = Wire::connect(&address).await.unwrap();
+                let mut served = 0;
+                while !shed.load(Ordering::SeqCst) {
+                    let answer = wire.rpc("SendMessage", &send("compute", json!({})), "").await;
+                    match answer.status {
+                        200 => served += 1,
+                        503 => {
+                            assert_eq!(answer.reason().as_deref(), Some("UNAVAILABLE"));
+                            assert_eq!(answer.header("retry-after"), Some("1"));
+                            shed.store(true, Ordering::SeqCst);
+                        }
+                        other => panic!("{other} {}", answer.body),
+                    }
+                }
+                served
+            })
+        })
+        .collect();
+    let mut served = 0;
+    for caller in callers {
+        served += caller.await.unwrap();
+    }
+    assert!(served > 0);
     world.end().await;
 }
