@@ -12,6 +12,7 @@ pub(crate) async fn run(options: Serve, paint: Paint) -> Result<(), Failure> {
     let host = match options.agent {
         BuiltIn::DocumentWorker => Host::new(document_pipeline::DocumentWorker),
         BuiltIn::DocumentOrchestrator => Host::new(document_pipeline::DocumentOrchestrator),
+        BuiltIn::Summarizer => Host::new(document_pipeline::Summarizer),
     };
     let host = host.map_err(|error| Failure::new(Code::Failure, error))?;
     if options.check {

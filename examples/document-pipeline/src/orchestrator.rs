@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize, Serializer};
 /// The worker's key in `agent_registry`.
 const WORKER: &str = "document_worker";
 
+/// The summarizer's key in `agent_registry`, if it is there.
+const SUMMARIZER: &str = "summarizer";
+
 /// Documents of one batch that the worker is asked about at a time.
 const BATCH_CALLS_MAX: usize = 32;
 
@@ -26,7 +29,7 @@ pub struct ProcessReport {
     pub status: &'static str,
     /// The operations as they were asked for
     pub operations_performed: Vec<String>,
-    /// Results by `analysis`, `word_count` and `sentiment`; what failed, by its operation's name
+    /// Results by `analysis`, `word_count`, `sentiment` and `summary`; what failed, by its operation's name
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub results: Results,
     /// Name of the agent that did it
@@ -116,19 +119,25 @@ impl DocumentOrchestrator {
             "Processing document"
         );
         let worker = context.config().registry(WORKER)?;
+        let summarizer = context.config().agent_registry.get(SUMMARIZER);
         let mut results = Results::default();
         for operation in &operations {
-            let (key, capability) = match operation.as_str() {
-                "analyze" => ("analysis", "analyze_document"),
-                "count" => ("word_count", "count_words"),
-                "sentiment" => ("sentiment", "detect_sentiment"),
-                _ => {
+            let known = match operation.as_str() {
+                "analyze" => Some((worker, "analysis", "analyze_document")),
+                "count" => Some((worker, "word_count", "count_words")),
+                "sentiment" => Some((worker, "sentiment", "detect_sentiment")),
+                "summarize" => summarizer.map(|agent| (agent, "summary", "summarize")),
+                _ => None,
+            };
+            let (agent, key, capability) = match known {
+                Some(known) => known,
+                None => {
                     tracing::warn!("Unknown operation: {operation}");
                     results.set(operation, Outcome::Unknown { error: "Unknown operation" });
                     continue;
                 }
             };
-            match ask(context, worker, capability, &text).await {
+            match ask(context, agent, capability, &text).await {
                 Ok(answer) => results.set(key, Outcome::Done(answer)),
                 Err(error) => {
                     tracing::error!(%error, "Error calling worker for {operation}");
@@ -181,10 +190,11 @@ impl DocumentOrchestrator {
     }
 }
 
-/// Asks the worker about one text; it has the default time to answer.
+/// Asks an agent about one text, for as long and as often as the configuration says. What these
+/// agents do changes nothing, so asking twice is as good as asking once.
 async fn ask(
     context: &Context,
-    worker: &RegistryEntry,
+    agent: &RegistryEntry,
     capability: &str,
     text: &str,
 ) -> Result<Json, CallError> {
@@ -192,7 +202,7 @@ async fn ask(
     struct Params<'a> {
         text: &'a str,
     }
-    context.call_agent(worker, capability, Params { text }).json().await
+    context.call_agent(agent, capability, Params { text }).idempotent().json().await
 }
 
 impl Results {

@@ -129,6 +129,8 @@ pub(crate) enum BuiltIn {
     DocumentWorker,
     /// The document orchestrator of the tutorial
     DocumentOrchestrator,
+    /// The summarizer that the orchestrator may know
+    Summarizer,
 }
 
 /// Call a capability of an agent
