@@ -4,14 +4,17 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use convoke_policy::{
     DATA_BYTES_MAX, Fixed, Language, LoadError, Policy, PolicyData, PolicyOptions, PolicySource,
 };
 
+use super::remote::PolicyServer;
 use crate::config::{AuthorizationConfig, Config, DefaultPolicy, RegoVersion};
 use crate::digest::sha256_hex;
 use crate::node::StartError;
+use crate::path_metrics::PathMetrics;
 
 /// The texts of a policy and of its data.
 pub(super) struct Sources {
@@ -33,11 +36,19 @@ pub(super) struct Stamp {
 
 /// Loads the policy that `config` names, or the fixed one where it names none.
 ///
+/// Where a policy server decides, its settings are checked, the server is not asked, and the policy
+/// is the one that refuses everything: what is given here never decides in its place.
+///
 /// # Errors
 ///
 /// [`StartError::Config`] if the file is not there, [`StartError::Policy`] if it is no policy,
-/// [`StartError::PolicyData`] if its data cannot be read.
+/// [`StartError::PolicyData`] if its data cannot be read, [`StartError::PolicyServer`] if the server
+/// cannot be asked as it is configured.
 pub fn load_policy(config: &Config) -> Result<Policy, StartError> {
+    if let Some(opa) = &config.authorization.opa {
+        PolicyServer::new(opa, &Arc::default(), &PathMetrics::default())?;
+        return Ok(Policy::fixed(Fixed::DenyAll));
+    }
     Ok(Sources::read(config)?.load(&config.authorization)?)
 }
 
@@ -145,4 +156,33 @@ fn read_bounded(path: &Path) -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_servers_settings_are_checked_and_nothing_here_decides_for_it() {
+        let check = |url: &str, expected: Result<&str, &str>| {
+            let yaml = serde_json::json!({
+                "identity": {"spiffe_id": "spiffe://example.org/worker"},
+                "data_dir": "/d",
+                "authorization": {"opa": {"enabled": true, "url": "http://localhost:8181"}},
+            });
+            let mut config = Config::parse(&yaml.to_string(), "test.yaml").unwrap();
+            config.authorization.opa.as_mut().unwrap().url = url.to_owned();
+            let loaded = load_policy(&config);
+            let loaded = loaded.as_ref().map(|policy| &*policy.revision().0);
+            match (loaded, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{error}");
+                }
+                (found, _) => panic!("{found:?}"),
+            }
+        };
+        check("http://localhost:8181", Ok("deny_all"));
+        check("http://opa.example:8181", Err("plain http"));
+    }
 }

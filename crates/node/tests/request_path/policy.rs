@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use convoke_policy::{Policy, PolicyOptions, PolicySource};
 use serde_json::{Value, json};
 
-use super::held;
 use super::wire::Wire;
+use super::{EVERYBODY, held};
 use crate::world::{World, send};
 
 /// Requests that are answered while a file of rubbish lies there.
@@ -89,4 +89,48 @@ async fn sec_policy_reload() {
 fn revision_of(method: &str) -> String {
     let source = PolicySource { name: "policy.rego".to_owned(), text: only(method) };
     Policy::load(&source, &PolicyOptions::default()).unwrap().revision().0.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_policy_server_an_agent_does_nothing_and_says_so() {
+    let dead = |yaml: &mut Value| {
+        // A port of this machine that nobody may listen on without being root.
+        let opa = json!({"enabled": true, "url": "http://127.0.0.1:1", "timeout": "1s"});
+        yaml["authorization"] = json!({"opa": opa});
+    };
+    let (host, gate) = held();
+    let world = World::start_with(host, EVERYBODY, dead).await;
+    let mut wire = Wire::connect(world.dev_address()).await.unwrap();
+    for _ in 0..8 {
+        let refused = wire.rpc("SendMessage", &send("work", json!({})), "").await;
+        assert_eq!((refused.status, refused.reason().as_deref()), (503, Some("UNAVAILABLE")));
+    }
+    assert_eq!(gate.begun.load(Ordering::SeqCst), 0);
+    let ready = wire.get("/health/ready").await;
+    assert_eq!((ready.status, &ready.json()["checks"]["policy"]), (503, &json!("unreachable")));
+    let records = world.end().await;
+    let denied = records.iter().filter(|record| record["reason"] == "unreachable");
+    assert_eq!(denied.count(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_decision_is_logged_with_what_it_was_decided_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("decisions.jsonl");
+    let logged = |yaml: &mut Value| {
+        yaml["authorization"]["decision_log"] = json!({"enabled": true, "path": path});
+    };
+    let (host, _gate) = held();
+    let world = World::start_with(host, &only("echo"), logged).await;
+    let ann = world.client("/user/ann").await;
+    assert!(world.call(&ann, "echo", json!({"text": "x"})).await.is_ok());
+    assert!(world.call(&ann, "other", json!({"text": "x"})).await.is_err());
+    world.end().await;
+    let lines = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = lines.iter().map(|line| (&line["method"], &line["allowed"])).collect();
+    assert_eq!(told, [(&json!("echo"), &json!(true)), (&json!("other"), &json!(false))]);
+    let input = &lines[0]["input"];
+    assert_eq!(input["caller"]["spiffe_id"], "spiffe://example.org/user/ann");
+    assert!(input["request"].get("params").is_none(), "parameters only where it is configured");
 }
