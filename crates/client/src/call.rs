@@ -215,7 +215,10 @@ impl Client {
             let timeout = deadline.saturating_duration_since(Instant::now());
             let request = request(path, headers, body, timeout, span);
             let route = endpoint.route(&self.0.source);
-            let response = self.0.pool.send(&route, request, deadline).await;
+            let source = &self.0.source;
+            let sent = self.0.pool.send(&route, request, deadline);
+            let response = source.while_trusting(at.agent, sent).await;
+            let response = response.ok_or_else(|| error::untrusted(at))?;
             let response = response.map_err(|error| error::of_send(at, &error, call.timeout))?;
             let head = Head { status: response.status(), headers: response.headers() };
             let answer = parse_response(id, head.status, head.headers, response.body())

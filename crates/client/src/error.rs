@@ -28,6 +28,14 @@ pub(crate) struct Head<'a> {
     pub(crate) headers: &'a HeaderMap,
 }
 
+/// A request to an agent of a trust domain that is not trusted, or no longer since it was sent.
+pub(crate) fn untrusted(at: At<'_>) -> Failed {
+    let (expected, address) = (at.agent.clone(), at.address.to_owned());
+    let cause = format!("trust domain `{}` is not trusted here", expected.trust_domain_str());
+    let error = AgentCallError::WrongPeer { expected, found: None, address, cause };
+    failed(error, Says::Nothing, Again::Never)
+}
+
 /// A request that got no response within `timeout`.
 pub(crate) fn of_send(at: At<'_>, error: &SendError, timeout: Duration) -> Failed {
     let (agent, capability) = (at.agent.clone(), at.capability.clone());

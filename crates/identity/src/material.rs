@@ -225,6 +225,12 @@ impl Material {
         self.chain() == other.chain() && self.roots == other.roots
     }
 
+    /// Whether there is a root for `trust_domain`.
+    #[must_use]
+    pub fn trusts(&self, trust_domain: &TrustDomain) -> bool {
+        self.roots.get(trust_domain).is_some_and(|roots| !roots.anchors.is_empty())
+    }
+
     /// Whether every root that `earlier` trusts is trusted here too, each for its trust domain.
     #[must_use]
     pub fn keeps_roots_of(&self, earlier: &Self) -> bool {

@@ -125,6 +125,32 @@ impl IdentitySource {
         self.shared.revision.subscribe()
     }
 
+    /// Does `work` with `peer` for as long as the trust domain of `peer` is trusted: nothing if it is
+    /// not, or no longer before the work is done.
+    pub async fn while_trusting<T>(
+        &self,
+        peer: &SpiffeId,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        // The own domain always is, and most work is within it.
+        if peer.trust_domain_str() == self.spiffe_id().trust_domain_str() {
+            return Some(work.await);
+        }
+        let (mut changes, domain) = (self.changes(), peer.trust_domain());
+        let withdrawn = async {
+            while self.current().trusts(&domain) {
+                if changes.changed().await.is_err() {
+                    // Nobody can change it any more.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            done = work => Some(done),
+            () = withdrawn => None,
+        }
+    }
+
     /// Who this is.
     #[must_use]
     pub fn spiffe_id(&self) -> &SpiffeId {

@@ -28,6 +28,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -49,7 +50,8 @@ default allow := false
 allow if contains(input.caller.spiffe_id, "/may")
 "#;
 
-struct Quiet;
+/// Calls of `wait` are told of.
+struct Quiet(Arc<Notify>);
 
 #[agent(crate = "convoke_agent")]
 impl Quiet {
@@ -62,6 +64,7 @@ impl Quiet {
     /// Wait for ever
     #[capability(ephemeral)]
     async fn wait(&self, _context: &Context) -> String {
+        self.0.notify_one();
         std::future::pending().await
     }
 }
@@ -72,6 +75,7 @@ pub(crate) struct Mesh {
     pub(crate) mesh: SocketAddr,
     pub(crate) dev: SocketAddr,
     pub(crate) metrics: SocketAddr,
+    waiting: Arc<Notify>,
     dir: tempfile::TempDir,
     shutdown: CancellationToken,
     node: JoinHandle<Summary>,
@@ -109,12 +113,14 @@ impl Mesh {
         let config = Config::parse(&config.to_string(), "test").unwrap();
         let dev = Some("127.0.0.1:0".parse().unwrap());
         let options = NodeOptions { dev, ..Default::default() };
-        let node = Node::start(config, Host::new(Quiet).unwrap(), options).await.unwrap();
+        let waiting = Arc::new(Notify::new());
+        let host = Host::new(Quiet(Arc::clone(&waiting))).unwrap();
+        let node = Node::start(config, host, options).await.unwrap();
         let (mesh, dev) = (node.mesh_addr(), node.dev_addr().unwrap());
         let metrics = node.metrics_addr().unwrap();
         let shutdown = CancellationToken::new();
         let node = tokio::spawn(node.run(shutdown.clone()));
-        Self { authority, mesh, dev, metrics, dir, shutdown, node }
+        Self { authority, mesh, dev, metrics, waiting, dir, shutdown, node }
     }
 
     /// Puts another bundle in the place of that of `domain`, as a whole.
@@ -122,6 +128,11 @@ impl Mesh {
         let new: PathBuf = self.dir.path().join("new");
         fs::write(&new, roots).unwrap();
         fs::rename(new, self.dir.path().join(domain)).unwrap();
+    }
+
+    /// Until a call of `wait` is at work.
+    pub(crate) async fn until_waiting(&self) {
+        tokio::time::timeout(PATIENCE, self.waiting.notified()).await.unwrap();
     }
 
     pub(crate) async fn end(self) {

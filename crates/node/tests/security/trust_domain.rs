@@ -1,16 +1,19 @@
 //! `sec_trust_domain`: three trust domains in every direction.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use convoke_client::Client;
 use convoke_identity::tls::{PeerError, client_config, peer_error, server_config};
 use convoke_identity::{AuthorityError, IdentitySource};
 use convoke_model::SpiffeId;
 use rustls_pki_types::ServerName;
+use serde_json::json;
 use tokio::time::Instant;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::authority::{Authority, Svid};
-use crate::mesh::{Caller, Mesh, Outcome, PATIENCE, VERSIONS, Version};
+use crate::mesh::{AGENT, Caller, Mesh, Outcome, PATIENCE, VERSIONS, Version};
 
 const A: &str = "spiffe://a.org/may/one";
 const B: &str = "spiffe://b.org/may/one";
@@ -104,6 +107,33 @@ async fn sec_trust_domain_a_cross_signed_authority_makes_no_a() {
     let judge = a.source("spiffe://a.org/judge", &a.svid("spiffe://a.org/judge"), &[]);
     let below = a.source(A, &a.cross_sign("a.org").svid(A), &[]);
     assert_eq!(handshake(&below, &judge, "spiffe://a.org/judge").await, (None, None));
+}
+
+/// The caller's side: a call that runs ends with the trust in its callee.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_trust_domain_removed_by_the_caller() {
+    const ID: &str = "spiffe://partner.org/may/call";
+    let partner = Authority::new("partner.org");
+    let mesh = Mesh::start(&[&partner]).await;
+    let svid = partner.svid(ID);
+    let source = Arc::new(partner.source(ID, &svid, &[&mesh.authority]));
+    let client = Client::with_source(Arc::clone(&source));
+    let address = format!("https://localhost:{}", mesh.mesh.port());
+    let agent = SpiffeId::parse(AGENT).unwrap();
+    let call = |capability, params| {
+        let call = client.call(&agent, capability, params).address(&*address);
+        call.timeout(PATIENCE * 10).json()
+    };
+    assert_eq!(call("echo", json!({"text": "x"})).await.unwrap().get(), r#""x""#);
+    let waiting = tokio::spawn(call("wait", json!({})));
+    // The second call is on its way once the node has it at work.
+    mesh.until_waiting().await;
+    source.publish(partner.material(ID, &svid, &[])).unwrap();
+    let error = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap_err();
+    assert!(error.to_string().contains("trust domain `example.org` is not trusted"), "{error}");
+    let error = call("echo", json!({"text": "x"})).await.unwrap_err();
+    assert!(error.to_string().contains("trust domain `example.org` is not trusted"), "{error}");
+    mesh.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
