@@ -12,6 +12,7 @@ mod identity;
 mod init;
 mod input;
 mod login;
+mod logs;
 mod paint;
 mod policy;
 mod question;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, paint: Paint) -> Result<(), Failure> {
+    let color = cli.color;
     match cli.command {
         Command::Demo(options) => many_threads()?.block_on(demo::run(options, paint)),
         Command::Serve(options) => many_threads()?.block_on(serve::run(options, paint)),
@@ -62,6 +64,7 @@ fn run(cli: Cli, paint: Paint) -> Result<(), Failure> {
         }
         Command::Policy(command) => policy::run(command, paint),
         Command::Authz(command) => authz::run(command, paint),
+        Command::Logs(options) => logs::run(&options, color),
         Command::Completions(options) => {
             let mut script = Vec::new();
             clap_complete::generate(options.shell, &mut Cli::command(), "convoke", &mut script);

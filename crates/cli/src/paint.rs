@@ -14,13 +14,21 @@ pub(crate) struct Paint {
 
 impl Paint {
     pub(crate) fn for_stderr(when: Color) -> Self {
+        Self::of(when, std::io::stderr().is_terminal())
+    }
+
+    /// Colours for standard output, or none.
+    pub(crate) fn for_stdout(when: Color) -> Self {
+        Self::of(when, std::io::stdout().is_terminal())
+    }
+
+    fn of(when: Color, is_terminal: bool) -> Self {
         let on = match when {
             Color::Always => true,
             Color::Never => false,
             // https://no-color.org: any non-empty value means none.
             Color::Auto => {
-                std::io::stderr().is_terminal()
-                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+                is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             }
         };
         Self { on }
@@ -40,6 +48,10 @@ impl Paint {
 
     pub(crate) fn bad(self, text: &str) -> String {
         self.wrap("31", text)
+    }
+
+    pub(crate) fn warn(self, text: &str) -> String {
+        self.wrap("33", text)
     }
 
     pub(crate) fn name(self, text: &str) -> String {
@@ -101,13 +113,16 @@ pub(crate) fn plain(text: &str) -> String {
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
+        || matches!(c, '\u{feff}' | '\u{e0000}'..='\u{e007f}')
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Adds a character of JSON text, as an escape if a terminal would obey it.
-fn push_plain(out: &mut String, c: char) {
+pub(crate) fn push_plain(out: &mut String, c: char) {
     if steers(c) && !c.is_ascii_whitespace() {
-        out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            out.push_str(&format!("\\u{unit:04x}"));
+        }
     } else {
         out.push(c);
     }

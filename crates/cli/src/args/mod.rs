@@ -4,6 +4,7 @@ mod authz;
 mod config;
 mod identity;
 mod init;
+mod logs;
 mod policy;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub(crate) use identity::{
     Entry, Identity, IdentityServe, IdentityShow, Issuer,
 };
 pub(crate) use init::{Init, Template};
+pub(crate) use logs::{Level, Logs};
 pub(crate) use policy::{
     Policy, PolicyCheck, PolicyExplain, PolicyFile, PolicyLint, PolicyTest, Rego,
 };
@@ -80,6 +82,7 @@ pub(crate) enum Command {
     /// Ask what an agent would decide
     #[command(subcommand)]
     Authz(Authz),
+    Logs(Logs),
     Completions(Completions),
 }
 

@@ -23,6 +23,7 @@ mod entries;
 mod golden;
 mod hostile;
 mod lifecycle;
+mod logs;
 mod namespace;
 mod policy;
 mod process;

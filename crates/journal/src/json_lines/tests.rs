@@ -435,3 +435,78 @@ async fn events_stand_among_the_records() {
         .collect();
     assert_eq!(types, ["authorization", "shutdown"]);
 }
+
+/// Set for the process that is killed.
+const VICTIM: &str = "CONVOKE_TEST_AUDIT_VICTIM";
+
+/// Writes records from the number that it is told, until it is killed, and says how far it is.
+fn write_until_killed(path: &Path, from: u64) -> ! {
+    let rotation = Some(Rotation { bytes: 2000, keep: 1000 });
+    let options = LinesOptions { rotation, ..LinesOptions::default() };
+    let sink = JsonLinesSink::open_with(path, options).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for number in from.. {
+        sink.submit(audit(&number.to_string())).unwrap();
+        if number % 3 == 0 {
+            runtime.block_on(sink.flush()).unwrap();
+            println!("written {number}");
+        }
+    }
+    unreachable!("the numbers do not end")
+}
+
+#[test]
+fn nothing_that_was_written_is_lost_by_a_kill_at_any_moment() {
+    use std::io::BufRead;
+    if let Ok(victim) = std::env::var(VICTIM) {
+        let (from, path) = victim.split_once(' ').unwrap();
+        write_until_killed(Path::new(path), from.parse().unwrap());
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let mut next = 0;
+    for round in 1..=5 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "json_lines::tests::nothing_that_was_written_is_lost_by_a_kill_at_any_moment",
+            ])
+            .arg("--nocapture")
+            .env(VICTIM, format!("{next} {}", path.display()))
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let said = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let said = said.map_while(Result::ok).filter_map(|line| {
+            line.strip_prefix("written ").and_then(|number| number.parse::<u64>().ok())
+        });
+        // A file is put aside every few records, so a kill hits all parts of that in time.
+        let last = said.take(20 * round).last().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let mut files: Vec<_> = (0..1000)
+            .map(|number| PathBuf::from(format!("{}.{number}", path.display())))
+            .filter(|file| file.exists())
+            .collect();
+        files.reverse();
+        files.push(path.clone());
+        let mut found = Vec::new();
+        for file in files.iter().filter(|file| file.exists()) {
+            let text = std::fs::read_to_string(file).unwrap();
+            // Only the very last line can be torn, and the next writer ends it.
+            let read = |line| serde_json::from_str::<serde_json::Value>(line).ok();
+            found.extend(
+                text.lines()
+                    .filter_map(read)
+                    .map(|record| record["request_id"].as_str().unwrap().parse::<u64>().unwrap()),
+            );
+        }
+        assert!(files.len() > 3, "the file was put aside");
+        let expected: Vec<u64> = (0..=*found.last().unwrap()).collect();
+        assert_eq!(found, expected, "each record once, in order");
+        assert!(found.len() as u64 > last, "{last} was said to be written");
+        next = found.len() as u64;
+    }
+}

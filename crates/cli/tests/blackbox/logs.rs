@@ -1,0 +1,62 @@
+//! `convoke logs`: what two agents wrote, read as one.
+
+use serde_json::{Value, json};
+
+use crate::process::run;
+use crate::world::{Tutorial, WORKER, World};
+
+#[test]
+fn one_request_is_found_in_the_logs_and_trails_of_two_agents() {
+    let mut tutorial = Tutorial::start();
+    tutorial.ask("process_document", &json!({"text": "good"}));
+    tutorial.ask("process_document", &json!({"text": "bad"}));
+    let trace = tutorial.orchestrator.final_audit()[0]["trace_id"].as_str().unwrap().to_owned();
+    assert_eq!(tutorial.worker.final_audit()[0]["trace_id"], *trace, "the trace goes on");
+
+    let world = &tutorial.world;
+    let mut files = Vec::new();
+    for (name, agent) in [("worker", &tutorial.worker), ("orchestrator", &tutorial.orchestrator)] {
+        let log = agent.lines().iter().map(|line| line.clone() + "\n").collect::<String>();
+        world.write(&format!("{name}.log"), &log);
+        world.write(&format!("{name}.jsonl"), &agent.audit_text());
+        files.extend([format!("{name}.log"), format!("{name}.jsonl")]);
+    }
+    let read = |more: &[&str]| {
+        let args = ["logs"].iter().copied().chain(files.iter().map(String::as_str));
+        let args: Vec<&str> = args.chain(more.iter().copied()).collect();
+        let done = world.run(&args);
+        assert_eq!((done.code, &*done.stderr), (Some(0), ""));
+        done.stdout
+    };
+    let of_trace = read(&["--trace-id", &trace, "--json"]);
+    let lines: Vec<Value> =
+        of_trace.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let has = |key: &str, value: &str| lines.iter().filter(|line| line[key] == value).count();
+    assert_eq!(has("message", "Request completed"), 2, "{of_trace}");
+    assert_eq!(has("event_type", "authorization"), 2, "{of_trace}");
+    assert_eq!(has("message", "Calling agent"), 1, "{of_trace}");
+    assert!(lines.is_sorted_by_key(|line| line["timestamp"].as_str().unwrap().to_owned()));
+
+    let shown = read(&["--trace-id", &trace]);
+    assert!(shown.contains("allowed spiffe://example.org/orchestrator → "), "{shown}");
+    assert!(shown.contains("Request completed capability=process_document"), "{shown}");
+    let all = read(&[]);
+    assert!(all.contains(&format!("event   {WORKER} shutdown finished=")), "{all}");
+    let refused = read(&["--level", "warn"]);
+    assert!(!refused.contains("Request completed") && refused.contains("durability"), "{refused}");
+}
+
+#[test]
+fn standard_input_is_read_and_foreign_lines_stay() {
+    let world = World::new();
+    let line = r#"{"timestamp":"2026-11-20T10:00:00.000Z","level":"INFO","message":"m","x":1}"#;
+    let input = format!("foreign \u{1b}[2J\n{line}\nend");
+    let done = run(&mut world.command(&["logs"]), input.as_bytes());
+    assert_eq!(
+        done.stdout,
+        "foreign \\u001b[2J\n── 2026-11-20 (UTC) ──\n10:00:00.000 INFO    m x=1\nend\n"
+    );
+    let done = run(&mut world.command(&["logs", "-", "--json"]), input.as_bytes());
+    assert_eq!(done.stdout, format!("{line}\n"));
+    world.run(&["logs", "nowhere.log"]).failure(1);
+}
