@@ -3,19 +3,19 @@
 //! All of it belongs to the handler's task and leaves in the order in which it was said. None of it
 //! can be seen before the task itself is kept.
 
-use std::fmt;
+mod artifact;
+mod ask;
+#[cfg(test)]
+mod tests;
+
 use std::future::IntoFuture;
-use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use convoke_model::{Artifact, ArtifactId, Content, Fault, IdError, Json, Message, Part, limits};
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use convoke_model::{Artifact, IdError, Message};
 
-use crate::schema::Compiled;
-use crate::{BoxFuture, Context, HandlerError, IntoSchema, input_schema_of};
+use crate::{BoxFuture, Context, HandlerError};
+
+pub use artifact::ArtifactWriter;
+pub use ask::{AnswerSchema, Ask};
 
 /// Largest piece of an artifact, and longest text of progress or a question, in bytes.
 ///
@@ -72,13 +72,6 @@ pub struct Question {
     pub text: String,
     /// What an answer has to be; `None` takes any message.
     pub schema: Option<AnswerSchema>,
-}
-
-/// What an answer has to be.
-#[derive(Debug)]
-pub struct AnswerSchema {
-    json: Json,
-    compiled: Compiled,
 }
 
 /// Why something that a handler said was not taken.
@@ -163,12 +156,7 @@ impl Context {
     /// ```
     #[must_use = "an artifact is made by its first piece"]
     pub fn artifact(&self, name: &str) -> ArtifactWriter {
-        ArtifactWriter {
-            outlet: self.outlet().cloned(),
-            id: ArtifactId::parse(name),
-            begun: false,
-            held: None,
-        }
+        ArtifactWriter::new(self, name)
     }
 
     /// Asks the caller: the task waits in `TASK_STATE_INPUT_REQUIRED` until the caller sends a
@@ -185,7 +173,7 @@ impl Context {
     /// ```
     #[must_use = "a question is put when it is awaited"]
     pub fn ask(&self, question: impl Into<String>) -> Ask<'_> {
-        Ask { context: self, text: question.into(), schema: None }
+        Ask::new(self, question.into())
     }
 }
 
@@ -223,240 +211,6 @@ impl<'a> IntoFuture for Progress<'a> {
     }
 }
 
-/// A result that is given piece by piece. Each piece can be seen as soon as it is committed, except
-/// that data and bytes wait for what follows: only then is it known whether they were the last.
-///
-/// Dropped without [`finish`](Self::finish) it has all of its pieces, and nobody is told that it is
-/// complete.
-pub struct ArtifactWriter {
-    outlet: Option<Arc<dyn Outlet>>,
-    id: Result<ArtifactId, IdError>,
-    /// Whether a piece was taken.
-    begun: bool,
-    /// Data or bytes that go out with the next piece, as the last one, or on drop.
-    held: Option<Part>,
-}
-
-impl ArtifactWriter {
-    /// Adds text. Readers who come later get texts that follow each other as one.
-    ///
-    /// # Errors
-    ///
-    /// [`OutputError`].
-    pub async fn text(&mut self, text: impl Into<String>) -> Result<(), OutputError> {
-        let text = text.into();
-        bounded(text.len())?;
-        self.release(false).await?;
-        self.emit(Part::new(Content::Text(text)), false).await
-    }
-
-    /// Adds a value as data.
-    ///
-    /// # Errors
-    ///
-    /// [`OutputError`].
-    pub async fn data(&mut self, value: impl Serialize) -> Result<(), OutputError> {
-        let json = Json::of(&value).map_err(|error| OutputError::Json(error.to_string()))?;
-        bounded(json.get().len())?;
-        self.hold(Part::new(Content::Data(json))).await
-    }
-
-    /// Adds bytes of a media type, such as `image/png`.
-    ///
-    /// # Errors
-    ///
-    /// [`OutputError`].
-    pub async fn bytes(&mut self, bytes: &[u8], media_type: &str) -> Result<(), OutputError> {
-        bounded(bytes.len().div_ceil(3) * 4)?;
-        let mut part = Part::new(Content::Raw(BASE64_STANDARD.encode(bytes)));
-        part.media_type = Some(media_type.to_owned());
-        self.hold(part).await
-    }
-
-    /// Says that the artifact is complete. One without a piece is not made.
-    ///
-    /// # Errors
-    ///
-    /// [`OutputError`].
-    pub async fn finish(mut self) -> Result<(), OutputError> {
-        if self.held.is_some() {
-            return self.release(true).await;
-        }
-        if !self.begun {
-            return Ok(());
-        }
-        // A piece has a part. An empty text is joined to the text before it.
-        self.emit(Part::new(Content::Text(String::new())), true).await
-    }
-
-    async fn hold(&mut self, part: Part) -> Result<(), OutputError> {
-        self.outlet()?;
-        self.release(false).await?;
-        self.held = Some(part);
-        Ok(())
-    }
-
-    async fn release(&mut self, last: bool) -> Result<(), OutputError> {
-        match self.held.take() {
-            Some(part) => self.emit(part, last).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn emit(&mut self, part: Part, last: bool) -> Result<(), OutputError> {
-        let outlet = self.outlet()?;
-        let output = self.output(part, last)?;
-        // Before the wait: if that is dropped, the piece may have been taken.
-        self.begun = true;
-        outlet.emit(output).await
-    }
-
-    fn output(&self, part: Part, last: bool) -> Result<Output, OutputError> {
-        let artifact_id = self.id.clone()?;
-        let artifact = Artifact {
-            name: Some(artifact_id.to_string()),
-            artifact_id,
-            description: None,
-            parts: vec![part],
-            metadata: None,
-            extensions: Vec::new(),
-            unknown: Vec::new(),
-        };
-        Ok(Output::Artifact { artifact, append: self.begun, last })
-    }
-
-    fn outlet(&self) -> Result<Arc<dyn Outlet>, OutputError> {
-        self.id.as_ref().map_err(|error| OutputError::Name(error.clone()))?;
-        self.outlet.clone().ok_or(OutputError::Ephemeral)
-    }
-}
-
-impl Drop for ArtifactWriter {
-    fn drop(&mut self) {
-        if let Some(part) = self.held.take()
-            && let (Ok(outlet), Ok(output)) = (self.outlet(), self.output(part, false))
-        {
-            outlet.leave(output);
-        }
-    }
-}
-
-impl fmt::Debug for ArtifactWriter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ArtifactWriter").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// A question that has yet to be put; await it for the caller's message, or one of the methods for
-/// what is in it.
-#[derive(Debug)]
-#[must_use = "a question is put when it is awaited"]
-pub struct Ask<'a> {
-    context: &'a Context,
-    text: String,
-    schema: Option<Result<serde_json::Value, String>>,
-}
-
-impl<'a> Ask<'a> {
-    /// Takes only answers that pass `schema`. The caller reads the schema with the question.
-    pub fn schema(mut self, schema: impl IntoSchema) -> Self {
-        self.schema = Some(schema.into_schema());
-        self
-    }
-
-    /// The answer's text.
-    ///
-    /// # Errors
-    ///
-    /// [`AskError`].
-    pub async fn text(self) -> Result<String, AskError> {
-        let is_text = serde_json::json!({"type": "string"});
-        let asked = if self.schema.is_some() { self } else { self.schema(is_text) };
-        asked.read().await
-    }
-
-    /// The answer's value: its data part, or its text as a JSON string.
-    ///
-    /// # Errors
-    ///
-    /// [`AskError`].
-    pub async fn json(self) -> Result<Json, AskError> {
-        let asked = if self.schema.is_some() { self } else { self.schema(serde_json::json!({})) };
-        let message = asked.await?;
-        value_of(&message).map_err(|fault| AskError::Shape(fault.message))
-    }
-
-    /// The answer as a `T`, whose schema it has to pass unless another one was given.
-    ///
-    /// # Errors
-    ///
-    /// [`AskError`].
-    pub async fn into<T: DeserializeOwned + JsonSchema>(self) -> Result<T, AskError> {
-        let asked = if self.schema.is_some() { self } else { self.schema(input_schema_of::<T>()) };
-        asked.read().await
-    }
-
-    async fn read<T: DeserializeOwned>(self) -> Result<T, AskError> {
-        let json = self.json().await?;
-        json.to().map_err(|error| AskError::Shape(format!("cannot be read: {error}")))
-    }
-}
-
-impl<'a> IntoFuture for Ask<'a> {
-    type Output = Result<Message, AskError>;
-    type IntoFuture = BoxFuture<'a, Result<Message, AskError>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let Self { context, text, schema } = self;
-            let outlet = context.outlet().ok_or(AskError::Ephemeral)?;
-            bounded(text.len())?;
-            let schema = match schema {
-                Some(schema) => Some(AnswerSchema::new(schema.map_err(AskError::Schema)?)?),
-                None => None,
-            };
-            outlet.ask(Question { text, schema }).await
-        })
-    }
-}
-
-impl AnswerSchema {
-    /// Compiles `schema`.
-    ///
-    /// # Errors
-    ///
-    /// [`AskError::Schema`] if it is none, and [`AskError::Output`] if it is larger than a question
-    /// may be.
-    pub fn new(schema: serde_json::Value) -> Result<Self, AskError> {
-        let compiled = Compiled::new(&schema).map_err(AskError::Schema)?;
-        let json = Json::of(&schema).map_err(|error| AskError::Schema(error.to_string()))?;
-        // It travels as metadata, and readers take no larger ones.
-        if json.get().len() > limits::METADATA_BYTES_MAX / 2 {
-            return Err(OutputError::TooLarge { bytes: json.get().len() }.into());
-        }
-        Ok(Self { json, compiled })
-    }
-
-    /// The schema as the caller reads it.
-    #[must_use]
-    pub fn json(&self) -> &Json {
-        &self.json
-    }
-
-    /// Whether `answer` is one: its value is that of its only data part, or its only text part as a
-    /// JSON string.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidParams`](convoke_model::FaultCode::InvalidParams) with the first violations.
-    pub fn check(&self, answer: &Message) -> Result<(), Fault> {
-        match self.compiled.violations(&value_of(answer)?) {
-            none if none.is_empty() => Ok(()),
-            violations => Err(Fault::invalid_params(violations)),
-        }
-    }
-}
-
 /// The caller reads that the handler could not say something, and why.
 impl From<OutputError> for HandlerError {
     fn from(error: OutputError) -> Self {
@@ -471,22 +225,6 @@ impl From<AskError> for HandlerError {
     }
 }
 
-/// The value that a message stands for.
-fn value_of(message: &Message) -> Result<Json, Fault> {
-    let wrong = |what: String| Err(Fault::invalid_field("message.parts", what));
-    match message.parts.as_slice() {
-        [Part { content: Content::Data(data), .. }] => Ok(data.clone()),
-        [Part { content: Content::Text(text), .. }] => {
-            Json::of(text).or_else(|error| wrong(error.to_string()))
-        }
-        [_] => wrong("must be one data part or one text part, not a file".to_owned()),
-        parts => wrong(format!("must be one data part or one text part, not {}", parts.len())),
-    }
-}
-
 fn bounded(bytes: usize) -> Result<(), OutputError> {
     if bytes > PIECE_BYTES_MAX { Err(OutputError::TooLarge { bytes }) } else { Ok(()) }
 }
-
-#[cfg(test)]
-mod tests;

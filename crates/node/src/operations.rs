@@ -70,7 +70,7 @@ impl Request<'_> {
         match authorized.into_parts().0 {
             Operation::SendMessage(request) => self.send(request, subject, audit).await,
             Operation::GetTask(request) => self.get(request, subject, audit).await,
-            Operation::CancelTask(request) => self.cancel(request, subject, audit).await,
+            Operation::CancelTask(request) => self.cancel(request, audit).await,
             Operation::SendStreamingMessage(request) => {
                 self.send_streaming(request, subject, audit).await
             }
@@ -253,7 +253,7 @@ impl Request<'_> {
     ) -> Result<Taken, Fault> {
         let service = self.service;
         let Some(params) = subject.params else {
-            return self.tell(request.message, subject.stored, audit, join).await;
+            return self.tell(request.message, audit, join).await;
         };
         if let Err(fault) = service.host.check_input(subject.index, &params) {
             service.put_on_record(Some(audit)).await?;
@@ -290,17 +290,16 @@ impl Request<'_> {
     async fn tell(
         &self,
         message: Message,
-        stored: Option<StoredTask>,
         audit: AuditRecord,
         join: Option<Join>,
     ) -> Result<Taken, Fault> {
         let service = self.service;
-        let running = message.task_id.as_ref();
-        let running = running.and_then(|id| service.tasks.find(&self.connection.scope, id));
-        let Some(running) = running else {
-            // Nobody is at work on it, so it takes no messages, and the engine says why.
+        let Some(id) = message.task_id.clone() else {
+            return Err(Fault::new(FaultCode::Internal, "a message without parameters or a task"));
+        };
+        let Some(running) = service.tasks.find(&self.connection.scope, &id) else {
             service.put_on_record(Some(audit)).await?;
-            return Err(self.refuse_message(message, stored));
+            return Err(self.refuse_at_rest(&id, Event::Message(message)).await);
         };
         service.tasks.tell(service, &running, message, audit).await?;
         drop(std::mem::take(&mut *self.room.lock().unwrap_or_else(PoisonError::into_inner)));
@@ -355,19 +354,6 @@ impl Request<'_> {
         }
     }
 
-    fn refuse_message(&self, message: Message, stored: Option<StoredTask>) -> Fault {
-        let Some(stored) = stored else {
-            return Fault::new(FaultCode::Internal, "a message without parameters or a task");
-        };
-        let mut state = state_of(stored);
-        let event = Event::Message(message);
-        let mut effects = Effects::new();
-        match decide(&mut state, event, self.at, &mut effects) {
-            Err(fault) => fault,
-            Ok(()) => Fault::new(FaultCode::Unavailable, "the task has just changed; ask again"),
-        }
-    }
-
     async fn get(
         &self,
         request: GetTask,
@@ -381,12 +367,7 @@ impl Request<'_> {
         Ok(Answer::Task(task))
     }
 
-    async fn cancel(
-        &self,
-        request: CancelTask,
-        subject: Subject,
-        audit: AuditRecord,
-    ) -> Result<Answer, Fault> {
+    async fn cancel(&self, request: CancelTask, audit: AuditRecord) -> Result<Answer, Fault> {
         let service = self.service;
         match service.tasks.find(&self.connection.scope, &request.id) {
             Some(running) => {
@@ -395,18 +376,28 @@ impl Request<'_> {
             }
             None => {
                 service.put_on_record(Some(audit)).await?;
-                let mut state =
-                    subject.stored.map(state_of).ok_or_else(|| not_found(&request.id))?;
-                // Nobody is at work on it, so it has ended, and the engine says so.
-                let mut effects = Effects::new();
-                let event = Event::Cancel;
-                decide(&mut state, event, self.at, &mut effects)?;
-                Err(Fault::new(
-                    FaultCode::Unavailable,
-                    "the task changed while it was cancelled; ask again",
-                ))
+                Err(self.refuse_at_rest(&request.id, Event::Cancel).await)
             }
         }
+    }
+
+    /// What the engine says of `event` to a task that nobody is at work on.
+    async fn refuse_at_rest(&self, id: &TaskId, event: Event) -> Fault {
+        let mut state = match self.at_rest(id).await {
+            Ok(stored) => state_of(stored),
+            Err(fault) => return fault,
+        };
+        match decide(&mut state, event, self.at, &mut Effects::new()) {
+            Err(fault) => fault,
+            Ok(()) => Fault::new(FaultCode::Unavailable, "the task has just changed; ask again"),
+        }
+    }
+
+    /// The task `id`, which nobody is at work on, as it is stored now: it may have been at work when
+    /// it was looked up, and have ended since.
+    pub(crate) async fn at_rest(&self, id: &TaskId) -> Result<StoredTask, Fault> {
+        let read = self.service.journal.read(&self.connection.scope, id).await;
+        read.map_err(|error| self.service.commit_fault(&error))?.ok_or_else(|| not_found(id))
     }
 
     async fn refuse(&self, operation: &Operation, why: &'static str) -> Result<(), Fault> {

@@ -1,6 +1,6 @@
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use convoke_model::{FaultCode, MessageId, Role};
+use convoke_model::{Content, FaultCode, Json, MessageId, Part, Role, limits};
 use serde_json::json;
 
 use super::*;

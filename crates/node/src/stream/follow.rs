@@ -14,7 +14,7 @@ use crate::budget::Room;
 use crate::connection::Connection;
 use crate::operations::{Answer, Request, Subject};
 use crate::service::Service;
-use crate::tasks::{Join, Running, Taken, ended, not_found};
+use crate::tasks::{Join, Running, Taken, ended};
 
 /// A task that the caller is about to follow.
 pub(crate) struct Follow {
@@ -94,7 +94,7 @@ impl Request<'_> {
         let service = self.service;
         service.put_on_record(Some(audit)).await?;
         let Some(task) = service.tasks.find(&self.connection.scope, &request.id) else {
-            let stored = subject.stored.ok_or_else(|| not_found(&request.id))?;
+            let stored = self.at_rest(&request.id).await?;
             return Err(if stored.task.status.state.is_terminal() {
                 ended(&request.id)
             } else {

@@ -1,7 +1,9 @@
 //! Tasks at work: each is decided by the engine, committed to the journal, and acted on then.
 
+mod outlet;
 mod output;
 mod running;
+mod said;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,25 +1,20 @@
 //! One task at work: its events are decided one after the other, committed, and shown to those who
 //! follow it.
 
+use std::pin::pin;
 use std::sync::Arc;
 
-use convoke_a2a::headers::CAPABILITY_EXTENSION;
 use convoke_a2a::jsonrpc::stream::{task_tail, update_tail};
-use convoke_agent::{
-    AskError, BoxFuture, CapabilityIndex, Context, Outlet, Output, OutputError, Question,
-};
+use convoke_agent::{AskError, CapabilityIndex, Context, OutputError, Question};
 use convoke_engine::{Action, Effects, Event, State, decide};
 use convoke_journal::Scope;
-use convoke_model::{
-    Artifact, AuditRecord, Content, Fault, FaultCode, Json, Message, Part, Role, Task, TaskEvent,
-    TaskId,
-};
-use serde_json::json;
-use tokio::sync::{Mutex, oneshot, watch};
+use convoke_model::{AuditRecord, Fault, FaultCode, Json, Message, Task, TaskEvent, TaskId};
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Asked, Batch, Item, Queue};
+use super::said::{artifact, event_of, question, words};
 use super::{CANCEL_GRACE, not_found, state_of};
 use crate::handler::{Outcome, contained};
 use crate::ids;
@@ -37,10 +32,10 @@ pub(crate) struct Running {
     /// True while those who wait for the task can be answered.
     answer: watch::Sender<bool>,
     /// What its handler says before its end.
-    output: Queue,
+    pub(super) output: Queue,
     audience: Audience,
     /// How many questions a caller may leave open.
-    questions: Arc<Quota>,
+    pub(super) questions: Arc<Quota>,
 }
 
 #[derive(Default)]
@@ -153,7 +148,7 @@ impl Running {
         params: Json,
     ) {
         let handler = async {
-            let mut handler = Box::pin(contained(service.host.call(capability, context, params)));
+            let mut handler = pin!(contained(service.host.call(capability, context, params)));
             let outcome = tokio::select! {
                 biased;
                 outcome = &mut handler => Some(outcome),
@@ -391,51 +386,6 @@ impl Slot {
     }
 }
 
-impl Outlet for Running {
-    fn emit(&self, output: Output) -> BoxFuture<'_, Result<(), OutputError>> {
-        Box::pin(self.output.put(Item::Output(output)))
-    }
-
-    fn leave(&self, output: Output) {
-        self.output.put_now(Item::Output(output));
-    }
-
-    fn ask(&self, question: Question) -> BoxFuture<'_, Result<Message, AskError>> {
-        Box::pin(async move {
-            let max = self.questions.max();
-            let share = self.questions.take(&self.scope.owner).ok_or(AskError::TooMany { max })?;
-            let (reply, answer) = oneshot::channel();
-            self.output.put(Item::Question(Asked { question, reply, _share: share })).await?;
-            // Dropped before the answer's receiver is, were it not declared after it.
-            let mut withdraw = Withdraw { output: &self.output, answer: Some(answer) };
-            let answered = match &mut withdraw.answer {
-                Some(answer) => answer.await,
-                None => return Err(OutputError::Ended.into()),
-            };
-            withdraw.answer = None;
-            answered.unwrap_or_else(|_ended| {
-                Err(self.output.refusal().unwrap_or(OutputError::Ended).into())
-            })
-        })
-    }
-}
-
-/// Says that nobody waits for an answer any more, if it is dropped before there is one.
-struct Withdraw<'a> {
-    output: &'a Queue,
-    answer: Option<oneshot::Receiver<Result<Message, AskError>>>,
-}
-
-impl Drop for Withdraw<'_> {
-    fn drop(&mut self) {
-        // Closed first, because that is what the task looks at.
-        if let Some(mut answer) = self.answer.take() {
-            answer.close();
-            self.output.put_now(Item::Withdrawal);
-        }
-    }
-}
-
 /// The state of a task as it is stored.
 async fn reload(service: &Service, scope: &Scope, id: &TaskId) -> Result<State, Fault> {
     match service.journal.read(scope, id).await.map_err(|error| service.commit_fault(&error))? {
@@ -448,54 +398,4 @@ async fn reload(service: &Service, scope: &Scope, id: &TaskId) -> Result<State, 
 pub(crate) fn ended(id: &TaskId) -> Fault {
     let text = format!("task `{id}` has ended, so nothing follows; read it with `GetTask`");
     Fault::new(FaultCode::UnsupportedOperation, text).with("taskId", id.as_str())
-}
-
-fn event_of(output: Output) -> Event {
-    match output {
-        Output::Progress { text, fraction } => {
-            let mut message = words(text);
-            // A share is a finite number, so there always is a JSON of it.
-            if let Some(metadata) = fraction.and_then(|it| extension(json!({"progress": it})).ok())
-            {
-                message.metadata = Some(metadata);
-                message.extensions = vec![CAPABILITY_EXTENSION.to_owned()];
-            }
-            Event::HandlerProgress(message)
-        }
-        Output::Artifact { artifact, append, last } => {
-            Event::HandlerArtifact { artifact, append, last }
-        }
-    }
-}
-
-/// A question as the caller reads it, with the schema of its answer.
-fn question(question: &Question) -> Result<Message, Fault> {
-    let mut message = words(question.text.clone());
-    if let Some(schema) = &question.schema {
-        message.metadata = Some(extension(json!({"answerSchema": schema.json()}))?);
-        message.extensions = vec![CAPABILITY_EXTENSION.to_owned()];
-    }
-    Ok(message)
-}
-
-/// The metadata of a message that says `what` in the terms of our extension.
-fn extension(what: serde_json::Value) -> Result<Json, Fault> {
-    let metadata = json!({CAPABILITY_EXTENSION: what});
-    Json::of(&metadata).map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))
-}
-
-fn artifact(result: Json) -> Artifact {
-    Artifact {
-        artifact_id: ids::artifact(),
-        name: None,
-        description: None,
-        parts: vec![Part::new(Content::Data(result))],
-        metadata: None,
-        extensions: Vec::new(),
-        unknown: Vec::new(),
-    }
-}
-
-fn words(text: String) -> Message {
-    Message::new(ids::message(), Role::Agent, vec![Part::new(Content::Text(text))])
 }

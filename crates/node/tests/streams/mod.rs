@@ -304,11 +304,10 @@ async fn a_task_asks_and_its_caller_answers() {
     assert_eq!(watcher.shown().await, "task input_required");
     let params = answer(id, json!({"text": "red"}));
     let mut wire = Wire::open(&stage.world, "SendStreamingMessage", params).await;
-    assert!(wire.shown().await.starts_with("task "));
-    let rest = wire.rest().await;
-    assert!(
-        "input_required glossy?" == rest.last().map_or("task", String::as_str) || rest.is_empty()
-    );
+    // How much of it the task itself shows depends on how quick the handler was.
+    let seen = wire.rest().await;
+    assert!(seen[0].starts_with("task "), "{seen:?}");
+    assert!(seen[seen.len() - 1].contains("input_required"), "{seen:?}");
     for expected in ["working", "working painting it red", "input_required glossy?"] {
         assert_eq!(watcher.shown().await, expected);
     }
@@ -451,7 +450,7 @@ async fn who_does_not_read_is_cut_and_the_others_go_on() {
     // So that what is not read piles up at the server.
     socket.set_recv_buffer_size(8 * 1024).unwrap();
     let socket = socket.connect(address.parse().unwrap()).await.unwrap();
-    let params = send("flood", json!({"pieces": 400, "bytes": 100_000}));
+    let params = send("flood", json!({"pieces": 200, "bytes": 100_000}));
     let mut slow = Wire::open_on(socket, &address, "SendStreamingMessage", params).await;
     let id = slow.task().await.id;
     let mut quick = stage.subscribe(id.as_str()).await;
@@ -460,7 +459,7 @@ async fn who_does_not_read_is_cut_and_the_others_go_on() {
     assert_eq!(events.last().map(String::as_str), Some("completed"));
     let events = slow.rest().await;
     assert_eq!(events.last().map(String::as_str), Some("fault RESOURCE_EXHAUSTED"));
-    assert!(events.len() < 400, "{}", events.len());
+    assert!(events.len() < 200, "{}", events.len());
     stage.world.end().await;
 }
 
