@@ -75,6 +75,13 @@ impl HandlerError {
         self.0.fault
     }
 
+    /// The error whose caller is told `fault`, whatever its code: for stand-ins in tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_fault(fault: Fault) -> Self {
+        Self::of(fault)
+    }
+
     fn of(fault: Fault) -> Self {
         Self(Box::new(Parts { fault, cause: None }))
     }

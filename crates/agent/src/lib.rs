@@ -45,8 +45,8 @@ pub mod __private {
     /// This crate under the name by which the macros know it.
     pub mod convoke_agent {
         pub use crate::*;
-        pub use convoke_model::UnixMillis;
     }
+    pub use convoke_model::UnixMillis;
     pub use schemars;
     pub use serde;
 }

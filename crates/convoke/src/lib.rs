@@ -46,6 +46,9 @@ pub use convoke_model::{
 mod command_line;
 #[cfg(feature = "serve")]
 pub mod serve;
+#[cfg(feature = "testing")]
+#[allow(clippy::panic, reason = "a panic is how a test is told")]
+pub mod testing;
 /// Writes a value into a log line as JSON: `tracing::info!(operations = json_field(&list), "…")`.
 #[cfg(feature = "serve")]
 pub use convoke_node::observe::logging::json_field;

@@ -92,7 +92,7 @@ impl Hook {
                 }
             },
             Kind::SvidUpdate => quote! {
-                async fn on_svid_update(&self, not_after: #agent::UnixMillis) {
+                async fn on_svid_update(&self, not_after: #agent::__private::UnixMillis) {
                     Self::#ident(self, not_after).await
                 }
             },

@@ -53,6 +53,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "convoke-a2a",
             "convoke-client",
             "convoke-node",
+            // Its test utilities ask a policy without a node.
+            "convoke-policy",
         ],
     ),
     (
