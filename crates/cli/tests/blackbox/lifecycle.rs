@@ -52,12 +52,18 @@ fn a_port_that_is_taken_is_named() {
     let worker = world.worker(&Setup::default());
     let port = format!("port: {}", worker.port);
     let config = world.config(document_pipeline::WORKER_CONFIG).replacen("port: 0", &port, 1);
-    world.write("config/second.yaml", &config);
-    let done = world.run(&["serve", "--agent", "document-worker", "config/second.yaml"]);
-    assert_eq!(done.code, Some(1), "{done:?}");
-    let error = error_of(&done);
-    assert!(error.contains(&format!("port {} on 127.0.0.1 is in use", worker.port)), "{error}");
-    assert!(!done.stderr.contains("Agent server started"), "{done:?}");
+    let refused = |config: &str, expected: &str| {
+        world.write("config/second.yaml", config);
+        let done = world.run(&["serve", "--agent", "document-worker", "config/second.yaml"]);
+        assert_eq!(done.code, Some(1), "{done:?}");
+        let error = error_of(&done);
+        assert!(error.contains(expected), "{error}");
+        assert!(!done.stderr.contains("Agent server started"), "{done:?}");
+    };
+    // Two agents with one identity have one trail by default, and a trail has one writer.
+    refused(&config, "is being written by another process");
+    let apart = format!("{config}\ndata_dir: ./second\n");
+    refused(&apart, &format!("port {} on 127.0.0.1 is in use", worker.port));
 }
 
 #[test]
