@@ -27,7 +27,9 @@ fn a_killed_worker_fails_each_operation_under_its_own_name() {
         let failed = &results[operation];
         assert_eq!(failed["status"], "failed", "{failed}");
         let error = failed["error"].as_str().unwrap();
-        assert!(error.contains(WORKER) && error.contains("cannot reach"), "{error}");
+        // After some failures the worker is not even called any more.
+        let is_said = error.contains("cannot reach") || error.contains("is not called");
+        assert!(error.contains(WORKER) && is_said, "{error}");
     }
     assert_eq!(results["translate"], json!({"error": "Unknown operation"}));
 
