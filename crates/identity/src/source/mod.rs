@@ -146,8 +146,11 @@ impl IdentitySource {
             }
         };
         tokio::select! {
-            done = work => Some(done),
+            // The trust is looked at before the work: on a busy machine, work may be done when it is
+            // looked at for the first time.
+            biased;
             () = withdrawn => None,
+            done = work => Some(done),
         }
     }
 

@@ -24,8 +24,9 @@ use crate::mesh::PATIENCE;
 /// Says how many seconds it takes; ten if it is not there.
 const SECONDS: &str = "CONVOKE_ROTATION_SECONDS";
 
-/// An SVID is replaced at half of its life.
-const TTL: Duration = Duration::from_secs(4);
+/// How long an SVID is good, and when it is replaced.
+const TTL: Duration = Duration::from_secs(6);
+const RENEW_AFTER: Duration = Duration::from_secs(2);
 
 /// Callers at a time.
 const CALLERS: usize = 8;
@@ -51,6 +52,7 @@ async fn rel_svid_rotation() {
     let shutdown = CancellationToken::new();
     let issuer = IssuerConfig {
         svid_ttl: TTL,
+        svid_renew_after: Some(RENEW_AFTER),
         ..IssuerConfig::new(domain, path("issuer"), path("api.sock"))
     };
     let issuer = Issuer::open(issuer).unwrap().bind().await.unwrap();
