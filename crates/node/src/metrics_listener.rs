@@ -10,7 +10,14 @@ use crate::routes::{self, Document, METRICS_ROUTES, Nothing, Target};
 use crate::service::Service;
 
 /// The routes of the metrics listener of one agent.
-pub(crate) struct MetricsRoutes(pub(crate) Arc<Service>);
+pub(crate) struct MetricsRoutes {
+    pub(crate) service: Arc<Service>,
+    /// Where the operator wants the metrics, instead of where the table has them.
+    pub(crate) path: String,
+}
+
+/// Where the table of routes has the metrics.
+const METRICS_PATH: &str = "/metrics";
 
 impl Handler for MetricsRoutes {
     type Connection = ();
@@ -20,18 +27,24 @@ impl Handler for MetricsRoutes {
     }
 
     async fn call(&self, _connection: &Arc<()>, request: Request<Body>) -> Response<ResponseBody> {
-        match routes::find(METRICS_ROUTES, request.method(), request.uri().path()) {
+        let path = match request.uri().path() {
+            path if path == self.path => METRICS_PATH,
+            METRICS_PATH => "",
+            path => path,
+        };
+        match routes::find(METRICS_ROUTES, request.method(), path) {
             // Who can come here is the operator.
             Ok(Target::Document(Document::Health)) => {
-                let Service { health, agent, clock, .. } = &*self.0;
+                let Service { health, agent, clock, .. } = &*self.service;
                 let (report, policy) = (health.report(clock.now()), health.policy_news());
                 let body = report.health_body_for_operator(&agent.metadata.name, &policy);
                 json(StatusCode::OK, body)
             }
-            Ok(Target::Document(document)) => read(&self.0, document, request.headers()),
+            Ok(Target::Document(document)) => read(&self.service, document, request.headers()),
             Err(Nothing::NotAllowed(allowed)) => not_allowed(allowed),
             Ok(Target::Rpc) | Err(Nothing::NotFound) => {
-                problem(StatusCode::NOT_FOUND, "metrics are at /metrics, health at /health/ready")
+                let text = format!("metrics are at {}, health at /health/ready", self.path);
+                problem(StatusCode::NOT_FOUND, &text)
             }
         }
     }

@@ -264,7 +264,8 @@ impl Node {
                 .map_err(|source| StartError::Bind { listener: "development", source })
         });
         let watch = config.observability.metrics.as_ref().map(|metrics| {
-            Server::bind(metrics.address(), None, limits, MetricsRoutes(Arc::clone(&service)))
+            let (service, path) = (Arc::clone(&service), metrics.path.clone());
+            Server::bind(metrics.address(), None, limits, MetricsRoutes { service, path })
                 .map_err(|source| StartError::Bind { listener: "metrics", source })
         });
         let node = Self {

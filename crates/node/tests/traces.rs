@@ -4,6 +4,7 @@
 
 mod collector;
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use collector::{Collector, text};
@@ -15,6 +16,8 @@ use convoke_model::{SpiffeId, TrustDomain};
 use convoke_node::config::{Config, TracingConfig};
 use convoke_node::{Node, NodeOptions};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 struct Worker;
@@ -47,7 +50,8 @@ fn failed(error: impl std::fmt::Display) -> HandlerError {
 
 const ALLOW: &str = "package agentweave.authz\nimport rego.v1\ndefault allow := true\n";
 
-/// Starts an agent `name` of `example.org` that sends its spans to `endpoint`.
+/// Starts an agent `name` of `example.org` that sends its spans to `endpoint` and has its metrics at
+/// `/of/the/agent`.
 async fn start(
     dir: &Path,
     name: &str,
@@ -62,7 +66,8 @@ async fn start(
             "spire_socket": dir.join("api.sock")},
         "authorization": {"policy_path": dir, "policy_file": "policy.rego"},
         "server": {"port": 0},
-        "observability": {"audit": {"path": dir.join(format!("{name}.jsonl"))}},
+        "observability": {"audit": {"path": dir.join(format!("{name}.jsonl"))},
+            "metrics": {"port": 0, "path": "/of/the/agent"}},
         "agent_registry": registry,
         "metadata": {"name": name, "version": "1.2.3"},
         "data_dir": dir.join(name),
@@ -76,6 +81,16 @@ async fn start(
         logs: false,
     });
     (Node::start(config, host, NodeOptions::default()).await.unwrap(), own)
+}
+
+/// The body of what is at `path` of the metrics listener.
+async fn page(listener: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(listener).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
 }
 
 #[tokio::test]
@@ -96,12 +111,18 @@ async fn one_call_over_two_agents_is_one_trace() {
     let host = Host::new(Orchestrator).unwrap();
     let (orchestrator, own) = start(dir.path(), "orchestrator", host, endpoint, registry).await;
     let to = address(&orchestrator);
+    let metrics = worker.metrics_addr().unwrap();
     let nodes = [worker, orchestrator].map(|node| tokio::spawn(node.run(shutdown.clone())));
 
     let caller = domain.member("/user/ann").unwrap();
     let client = Client::connect(ClientOptions::new(caller, socket)).await.unwrap();
     let call = client.call(&own, "process", json!({"text": "a b c"})).address(&*to);
     assert_eq!(call.json().await.unwrap().get(), "3");
+
+    let counted = page(metrics, "/of/the/agent").await;
+    let caller = r#"peer_id="example.org",capability="count",decision="allow"} 1"#;
+    assert!(counted.contains(caller), "{counted}");
+    assert!(page(metrics, "/metrics").await.starts_with("HTTP/1.1 404"), "it is elsewhere");
 
     // What waits is sent when the nodes end.
     shutdown.cancel();

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,17 +19,13 @@ use convoke_policy::{Question, RemoteError, RemotePolicy, RemoteVerdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Request, Uri};
 use http_body_util::Full;
-use rustls::RootCertStore;
-use rustls::client::Resumption;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::version::TLS13;
 use tokio::time::Instant;
 
 use super::breaker::Breaker;
 use crate::config::OpaConfig;
 use crate::observe::health::Health;
 use crate::path_metrics::{PathMetrics, ServerAnswer};
+use crate::web_pki::{self, WebPkiError};
 
 /// Largest answer, in bytes: a decision, a sentence and the name of a rule.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -40,16 +35,6 @@ const QUESTIONS_MAX: usize = 128;
 
 /// How often a server that is away is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Where the roots of the Web's PKI are kept, unless `SSL_CERT_FILE` says otherwise.
-///
-/// Source: the list of Go's `crypto/x509`, for the common distributions.
-const ROOTS: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// Why a policy server cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,22 +61,8 @@ pub enum PolicyServerError {
     #[error("the token of `authorization.opa` has a character that no header may have")]
     Token,
     /// There is nothing to check the server's certificate by.
-    #[error(
-        "`authorization.opa.url` is https and no root certificates are found; install \
-         ca-certificates, or name a file in SSL_CERT_FILE"
-    )]
-    NoRoots,
-    /// The root certificates cannot be read.
-    #[error("root certificates {path}: {why}")]
-    Roots {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The cryptography that TLS needs is not there.
-    #[error("tls: {0}")]
-    Tls(#[from] rustls::Error),
+    #[error("`authorization.opa.url` is https: {0}")]
+    Tls(#[from] WebPkiError),
 }
 
 /// A policy server.
@@ -124,7 +95,7 @@ impl PolicyServer {
     ) -> Result<Self, PolicyServerError> {
         let address = Address::parse_with_http(&config.url, Provenance::Operator)?;
         let tls = if address.is_https() {
-            Some(Arc::new(web_pki()?))
+            Some(Arc::new(web_pki::client_config("http/1.1")?))
         } else if is_this_machine(&address.host()) {
             None
         } else {
@@ -293,35 +264,6 @@ fn envelope(input: &[u8]) -> Vec<u8> {
 
 fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// TLS 1.3 to a server with a name of the Web's PKI.
-fn web_pki() -> Result<rustls::ClientConfig, PolicyServerError> {
-    let path = match std::env::var_os("SSL_CERT_FILE") {
-        Some(path) => PathBuf::from(path),
-        None => {
-            let found = ROOTS.iter().map(PathBuf::from).find(|path| path.is_file());
-            found.ok_or(PolicyServerError::NoRoots)?
-        }
-    };
-    let wrong = |why: String| PolicyServerError::Roots { path: path.clone(), why };
-    let certificates = CertificateDer::pem_file_iter(&path)
-        .map_err(|error| wrong(error.to_string()))?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| wrong(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    let (added, _not_understood) = roots.add_parsable_certificates(certificates);
-    if added == 0 {
-        return Err(wrong("there is no certificate in it".to_owned()));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.resumption = Resumption::disabled();
-    Ok(config)
 }
 
 #[cfg(test)]

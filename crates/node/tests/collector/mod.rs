@@ -28,6 +28,7 @@ pub(crate) struct Collector {
     pub(crate) endpoint: String,
     got: watch::Receiver<Got>,
     /// The gRPC statuses of the next answers; then it takes everything.
+    #[allow(dead_code, reason = "not every test has it refuse")]
     pub(crate) refusals: Arc<Mutex<Vec<u32>>>,
 }
 
@@ -40,6 +41,7 @@ pub(crate) struct Got {
 }
 
 impl Collector {
+    #[allow(clippy::disallowed_methods, reason = "a collector is no part of the node")]
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());

@@ -126,6 +126,7 @@ async fn what_may_pass_is_sent_again_and_what_will_not_is_dropped_and_counted() 
 }
 
 #[tokio::test(start_paused = true)]
+#[allow(clippy::disallowed_methods, reason = "a collector is no part of the node")]
 async fn a_collector_that_is_away_holds_nobody_up() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
