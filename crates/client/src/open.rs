@@ -2,6 +2,7 @@
 //! listener, in plain HTTP, on this machine.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use convoke_model::chain;
@@ -48,6 +49,21 @@ pub async fn get(address: &str, path: &str) -> Result<(u16, Bytes), OpenError> {
     let sent = pool.send(&route, request, Instant::now() + OPEN_TIMEOUT).await;
     let answer = sent.map_err(OpenError::Send)?;
     Ok((answer.status().as_u16(), answer.into_body()))
+}
+
+/// Opens a TCP connection to `address` and closes it: how long that took. Nothing is sent, so it
+/// says that somebody listens there and not who. The address may be anywhere.
+///
+/// # Errors
+///
+/// [`OpenError`] if the address is none or nobody listens there.
+pub async fn reach(address: &str) -> Result<Duration, OpenError> {
+    let parsed =
+        Address::parse_with_http(address, Provenance::Operator).map_err(OpenError::Address)?;
+    let begun = Instant::now();
+    let dialled = Dialer::default().dial(&parsed, begun + OPEN_TIMEOUT).await;
+    dialled.map_err(OpenError::Send)?;
+    Ok(begun.elapsed())
 }
 
 pub(crate) fn request(path: &str) -> Result<Request<Full<Bytes>>, http::uri::InvalidUri> {

@@ -1,6 +1,6 @@
 //! Whether an agent can be reached, and where the time goes.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use convoke_agent::CallError;
 use convoke_identity::tls::verified_peer;
@@ -31,6 +31,8 @@ pub struct Ping {
     pub protocol: &'static str,
     /// The HTTP status of the answer, 200 if all is well.
     pub status: u16,
+    /// The agent's clock as it answered, in whole seconds, if it says. Source: RFC 9110 §6.6.1.
+    pub date: Option<UnixMillis>,
 }
 
 impl Client {
@@ -53,6 +55,9 @@ impl Client {
             // The handshake does not end well without one.
             return Err(at.protocol("it presented no certificate").into());
         };
+        let date = reached.response.headers().get(http::header::DATE);
+        let date = date.and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        let since = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
         Ok(Ping {
             connect: reached.connect,
             tls: reached.tls,
@@ -62,6 +67,7 @@ impl Client {
             // The one version of each that this client speaks.
             protocol: "HTTP/1.1 over TLS 1.3",
             status: reached.response.status().as_u16(),
+            date: since.map(|since| UnixMillis(since.as_secs().saturating_mul(1000))),
         })
     }
 }

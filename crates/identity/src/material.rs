@@ -182,6 +182,13 @@ impl Material {
         &self.certified.cert
     }
 
+    /// The first instant at which the SVID is valid.
+    #[must_use]
+    pub fn not_before(&self) -> UnixMillis {
+        // The chain has a leaf, which was read when this was made.
+        self.chain().first().and_then(profile::not_before).unwrap_or(UnixMillis(0))
+    }
+
     /// The last instant at which the SVID is valid.
     #[must_use]
     pub fn not_after(&self) -> UnixMillis {

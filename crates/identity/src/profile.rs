@@ -82,6 +82,12 @@ pub(crate) fn read(leaf: &CertificateDer<'_>) -> Result<PeerSvid, ProfileError> 
     Ok(PeerSvid { spiffe_id, not_after: UnixMillis(seconds.saturating_mul(1000)) })
 }
 
+/// The first instant at which `leaf` is valid; `None` if it cannot be read.
+pub(crate) fn not_before(leaf: &CertificateDer<'_>) -> Option<UnixMillis> {
+    let seconds = parse(leaf).ok()?.validity().not_before.timestamp();
+    Some(UnixMillis(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000)))
+}
+
 fn check_constraints(leaf: &X509Certificate<'_>) -> Result<Result<(), ProfileError>, X509Error> {
     if leaf.basic_constraints()?.is_none_or(|constraints| constraints.value.ca) {
         return Ok(Err(ProfileError::Authority));
