@@ -14,12 +14,12 @@ pub(crate) async fn run(options: Call) -> Result<(), Failure> {
     })?;
     check_address(&options.address)?;
     let client = connect(&options.as_who, Some(&options.agent), None).await?;
-    let answer = client
+    let call = client
         .call(&options.agent, &options.capability, params)
         .address(options.address)
-        .timeout(options.timeout)
-        .json()
-        .await?;
+        .timeout(options.timeout);
+    let call = if options.idempotent { call.idempotent() } else { call };
+    let answer = call.json().await?;
     paint::result(&answer, options.output)
 }
 

@@ -17,8 +17,8 @@ use crate::validate::{self, Wrong};
 /// `convoke config show`.
 pub(crate) fn show(options: &ConfigShow, paint: Paint) -> Result<(), Failure> {
     let name = options.config.display().to_string();
-    let (config, mut settings) =
-        Config::load_explained(&options.config).map_err(|error| wrong(&error, &name, paint))?;
+    let (config, mut settings) = Config::load_explained(&options.config)
+        .map_err(|error| wrong(&error, &name, options.json, paint))?;
     settings.retain(|setting| !options.changed || setting.origin != Origin::Default);
     let mut text = String::new();
     if options.json {
@@ -64,7 +64,8 @@ pub(crate) fn run_migrate(options: &ConfigMigrate, paint: Paint) -> Result<(), F
         "-" => "standard input",
         file => Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or(file),
     };
-    let migration = migrate(&text, name).map_err(|error| wrong(&error, name, paint))?;
+    let migration =
+        migrate(&text, name).map_err(|error| wrong(&error, name, options.json, paint))?;
     if options.json {
         let text = format!("{}\n", report(&migration));
         std::io::stdout().write_all(text.as_bytes())?;
@@ -83,7 +84,7 @@ pub(crate) fn run_migrate(options: &ConfigMigrate, paint: Paint) -> Result<(), F
         Some(error) if options.json => {
             Err(Failure::new(Code::Usage, summary(error.problems.len())))
         }
-        Some(error) => Err(wrong(error, "the result", paint)),
+        Some(error) => Err(wrong(error, "the result", false, paint)),
     }
 }
 
@@ -111,7 +112,11 @@ fn write(migration: &Migration, out: Option<&Path>) -> Result<(), Failure> {
 }
 
 /// Prints what is wrong with a configuration, line by line, and gives the failure that ends it.
-fn wrong(error: &convoke::serve::ConfigError, name: &str, paint: Paint) -> Failure {
+fn wrong(error: &convoke::serve::ConfigError, name: &str, as_json: bool, paint: Paint) -> Failure {
+    if as_json {
+        // The one object of the failure has all of it.
+        return Failure::new(Code::Usage, error);
+    }
     let problems = Wrong::all(error);
     validate::print(&problems, name, paint);
     Failure::new(Code::Usage, summary(problems.len()))

@@ -32,6 +32,73 @@ pub(crate) enum Code {
     Interrupted = 130,
 }
 
+/// A row of the table of exit codes, from which help, man pages and reference are made.
+pub(crate) struct Row {
+    /// What the shell sees.
+    pub(crate) number: u8,
+    /// The name in a report of the failure as JSON.
+    pub(crate) name: &'static str,
+    /// What it means.
+    pub(crate) meaning: &'static str,
+    /// When it usually comes.
+    pub(crate) cause: &'static str,
+}
+
+/// Every exit code, success first.
+pub(crate) const TABLE: [Row; 12] = [
+    row(0, "success", "success", ""),
+    row(1, "failure", "failure", "something without a code of its own, such as a port in use"),
+    row(
+        2,
+        "usage",
+        "wrong command line or configuration",
+        "an unknown option or key, parameters that are not a JSON object",
+    ),
+    row(
+        3,
+        "refused",
+        "refused",
+        "policy said no, or the agent did not accept the caller's certificate",
+    ),
+    row(4, "unreachable", "unreachable", "nothing answers at the address"),
+    row(
+        5,
+        "wrong_peer",
+        "wrong peer identity",
+        "whoever answers is not the agent of `--agent`, or the issuer runs as a stranger",
+    ),
+    row(6, "unknown_capability", "unknown capability", "the agent has no capability of that name"),
+    row(7, "invalid_params", "invalid parameters", "they do not fit the capability's input schema"),
+    row(8, "timed_out", "timed out", "no answer within `--timeout`"),
+    row(9, "agent_failed", "the agent failed", "it took the call and has no result"),
+    row(
+        10,
+        "no_identity",
+        "no identity to call with",
+        "no issuer at the socket, or it does not issue this identity; for an agent too, which \
+         then does not start",
+    ),
+    row(130, "interrupted", "interrupted", "Ctrl-C, or another signal that ends the demo"),
+];
+
+const fn row(number: u8, name: &'static str, meaning: &'static str, cause: &'static str) -> Row {
+    Row { number, name, meaning, cause }
+}
+
+/// The table as help shows it.
+pub(crate) fn help() -> String {
+    let lines = TABLE.iter().map(|row| format!("\n  {:>3}  {}", row.number, row.meaning));
+    format!("Exit codes:{}", lines.collect::<String>())
+}
+
+impl Code {
+    /// The name in a report as JSON.
+    pub(crate) fn name(self) -> &'static str {
+        let row = TABLE.iter().find(|row| row.number == self as u8);
+        row.map_or("failure", |row| row.name)
+    }
+}
+
 /// An error with the exit code and, where there is one, the cure.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -116,5 +183,31 @@ impl From<OpenError> for Failure {
             OpenError::Send(_) => Code::Unreachable,
         };
         Self::new(code, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_table() {
+        let codes = [
+            Code::Failure,
+            Code::Usage,
+            Code::Refused,
+            Code::Unreachable,
+            Code::WrongPeer,
+            Code::UnknownCapability,
+            Code::InvalidParams,
+            Code::TimedOut,
+            Code::AgentFailed,
+            Code::NoIdentity,
+            Code::Interrupted,
+        ];
+        let numbers: Vec<u8> = codes.iter().map(|code| *code as u8).collect();
+        let listed: Vec<u8> = TABLE.iter().skip(1).map(|row| row.number).collect();
+        assert_eq!(numbers, listed);
+        assert_eq!(Code::WrongPeer.name(), "wrong_peer");
     }
 }

@@ -6,6 +6,7 @@ mod call;
 mod card;
 mod config;
 mod demo;
+mod doctor;
 mod exit;
 mod health;
 mod identity;
@@ -13,8 +14,12 @@ mod init;
 mod input;
 mod login;
 mod logs;
+mod man;
+mod output;
 mod paint;
+mod ping;
 mod policy;
+mod progress;
 mod question;
 mod serve;
 mod signals;
@@ -22,32 +27,66 @@ mod validate;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Card, Cli, Command, Config, Identity};
 use exit::{Code, Failure};
 use paint::Paint;
+use progress::waiting;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let read = Cli::command().try_get_matches().and_then(|matches| {
+        let as_json = output::wants_json(&matches);
+        Ok((Cli::from_arg_matches(&matches)?, as_json))
+    });
+    let (cli, as_json) = match read {
+        Ok(read) => read,
+        Err(error) => return output::of_clap(&error),
+    };
     let paint = Paint::for_stderr(cli.color);
-    match run(cli, paint) {
+    match run(cli, as_json, paint) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            paint::failure(paint, &failure);
+            if as_json {
+                output::failure(&failure);
+            } else {
+                paint::failure(paint, &failure);
+            }
             ExitCode::from(failure.code as u8)
         }
     }
 }
 
-fn run(cli: Cli, paint: Paint) -> Result<(), Failure> {
+/// Does what was asked for; `quiet` if nobody is to hear of what is waited for.
+fn run(cli: Cli, quiet: bool, paint: Paint) -> Result<(), Failure> {
     let color = cli.color;
     match cli.command {
-        Command::Demo(options) => many_threads()?.block_on(demo::run(options, paint)),
+        Command::Demo(options) => {
+            let quiet = options.keep;
+            let what = "the agents of the demo".to_owned();
+            many_threads()?.block_on(waiting(what, quiet, demo::run(options, paint)))
+        }
         Command::Serve(options) => many_threads()?.block_on(serve::run(options, paint)),
-        Command::Call(options) => one_thread()?.block_on(call::run(options)),
-        Command::Card(Card::Show(options)) => one_thread()?.block_on(card::show(options)),
-        Command::Health(options) => one_thread()?.block_on(health::run(options)),
+        Command::Call(options) => {
+            let what = format!("{} at {}", options.agent, options.address);
+            one_thread()?.block_on(waiting(what, quiet, call::run(options)))
+        }
+        Command::Card(Card::Show(options)) => {
+            let what = format!("the card of {}", options.address);
+            one_thread()?.block_on(waiting(what, quiet, card::show(options)))
+        }
+        Command::Health(options) => {
+            let what = format!("the health of {}", options.address);
+            one_thread()?.block_on(waiting(what, quiet, health::run(options)))
+        }
+        Command::Ping(options) => {
+            let what = format!("{} at {}", options.agent, options.address);
+            one_thread()?.block_on(waiting(what, quiet, ping::run(options, paint)))
+        }
+        Command::Doctor(options) => {
+            let what = "what the configurations say".to_owned();
+            one_thread()?.block_on(waiting(what, quiet, doctor::run(options, paint)))
+        }
         Command::Validate(options) => validate::run(&options, paint),
         Command::Config(Config::Show(options)) => config::show(&options, paint),
         Command::Config(Config::Schema(_)) => config::print_schema(),
@@ -57,10 +96,12 @@ fn run(cli: Cli, paint: Paint) -> Result<(), Failure> {
             many_threads()?.block_on(identity::serve(options))
         }
         Command::Identity(Identity::Show(options)) => {
-            one_thread()?.block_on(identity::show(options))
+            let what = format!("the Workload API at {}", options.as_who.socket);
+            one_thread()?.block_on(waiting(what, quiet, identity::show(options)))
         }
         Command::Identity(Identity::Entry(command)) => {
-            one_thread()?.block_on(identity::entry(command))
+            let what = "the issuer".to_owned();
+            one_thread()?.block_on(waiting(what, quiet, identity::entry(command)))
         }
         Command::Policy(command) => policy::run(command, paint),
         Command::Authz(command) => authz::run(command, paint),
@@ -68,9 +109,9 @@ fn run(cli: Cli, paint: Paint) -> Result<(), Failure> {
         Command::Completions(options) => {
             let mut script = Vec::new();
             clap_complete::generate(options.shell, &mut Cli::command(), "convoke", &mut script);
-            std::io::Write::write_all(&mut std::io::stdout(), &script)?;
-            Ok(())
+            output::print_text(&String::from_utf8_lossy(&script))
         }
+        Command::Man(options) => man::run(&options, paint),
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use crate::args::{Color, Output};
 use crate::exit::{Code, Failure};
+use crate::progress;
 use convoke::Json;
 
 /// Colours for standard error, or none.
@@ -65,6 +66,7 @@ impl Paint {
 
 /// Writes one line of words. A reader who has gone away is no reason to fail.
 pub(crate) fn say(line: impl AsRef<str>) {
+    progress::wipe();
     let mut stderr = std::io::stderr().lock();
     let _gone = writeln!(stderr, "{}", line.as_ref());
 }
@@ -79,6 +81,7 @@ pub(crate) fn failure(paint: Paint, failure: &Failure) {
 
 /// Prints a result on standard output.
 pub(crate) fn result(json: &Json, output: Output) -> Result<(), Failure> {
+    progress::wipe();
     let terminal = std::io::stdout().is_terminal();
     let text = match (output.pretty || (!output.json && terminal), terminal) {
         (true, _) => indent(json.get()),

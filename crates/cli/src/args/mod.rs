@@ -2,30 +2,39 @@
 
 mod authz;
 mod config;
+mod doctor;
 mod identity;
 mod init;
 mod logs;
+mod man;
+mod ping;
 mod policy;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use convoke::SpiffeId;
+
+use crate::exit;
 
 pub(crate) use authz::{Authz, AuthzCheck};
 pub(crate) use config::{Config, ConfigMigrate, ConfigShow};
-pub(crate) use identity::{
-    Entry, Identity, IdentityServe, IdentityShow, Issuer,
-};
+pub(crate) use doctor::Doctor;
+pub(crate) use identity::{Entry, Identity, IdentityServe, IdentityShow, Issuer};
 pub(crate) use init::{Init, Template};
 pub(crate) use logs::{Level, Logs};
+pub(crate) use man::Man;
+pub(crate) use ping::Ping;
 pub(crate) use policy::{
     Policy, PolicyCheck, PolicyExplain, PolicyFile, PolicyLint, PolicyTest, Rego,
 };
 
 /// Where a Workload API is looked for when nothing names one. Source: the first seed.
 pub(crate) const SOCKET_DEFAULT: &str = "/tmp/spire-agent/public/api.sock";
+
+/// Widest help, in columns: longer lines are hard to read on any terminal.
+const WIDTH_MAX: usize = 100;
 
 /// Agents that find each other, prove who they are, are allowed or refused, and leave a trail.
 #[derive(Debug, Parser)]
@@ -35,14 +44,11 @@ pub(crate) const SOCKET_DEFAULT: &str = "/tmp/spire-agent/public/api.sock";
     propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "\
-Results go to standard output as JSON, words to standard error.
-
-Exit codes:
-  0 success              1 failure               2 wrong command line or configuration
-  3 refused              4 unreachable           5 wrong peer identity
-  6 unknown capability   7 invalid parameters    8 timed out
-  9 the agent failed    10 no identity to call with  130 interrupted"
+    max_term_width = WIDTH_MAX,
+    after_help = format!(
+        "Results go to standard output as JSON, words to standard error.\n\n{}",
+        exit::help()
+    )
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -68,6 +74,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Card(Card),
     Health(Health),
+    Ping(Ping),
+    Doctor(Doctor),
     Validate(Validate),
     /// Look at a configuration, or make one
     #[command(subcommand)]
@@ -84,6 +92,7 @@ pub(crate) enum Command {
     Authz(Authz),
     Logs(Logs),
     Completions(Completions),
+    Man(Man),
 }
 
 /// Run two agents that call each other, and look on
@@ -91,10 +100,12 @@ pub(crate) enum Command {
 #[command(after_help = "\
 Example:
   convoke demo
-  echo 'A wonderful day. And a terrible night!' | convoke demo --text -")]
+  echo 'A wonderful day. And a terrible night!' | convoke demo --text -
+
+There is no --json: this is a performance for people. What it shows, each command does by itself.")]
 pub(crate) struct Demo {
     /// Analyse this text as well; `-` reads standard input
-    #[arg(long, value_name = "FILE|-")]
+    #[arg(long, value_name = "FILE|-", value_hint = ValueHint::FilePath)]
     pub(crate) text: Option<String>,
     /// Leave the agents up for `convoke call` until Ctrl-C
     #[arg(long)]
@@ -150,7 +161,7 @@ pub(crate) struct Call {
     #[arg(long, value_name = "SPIFFE_ID")]
     pub(crate) agent: SpiffeId,
     /// Where the agent listens
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     pub(crate) address: String,
     /// What the agent is asked to do
     #[arg(long, value_name = "NAME")]
@@ -161,6 +172,9 @@ pub(crate) struct Call {
     /// How long to wait for the answer, such as 500ms, 30s or 2m
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub(crate) timeout: Duration,
+    /// The call may be made again when it fails halfway: doing it twice does no harm
+    #[arg(long)]
+    pub(crate) idempotent: bool,
     #[command(flatten)]
     pub(crate) as_who: AsWho,
     #[command(flatten)]
@@ -174,7 +188,8 @@ pub(crate) struct AsWho {
     #[arg(long, value_name = "SPIFFE_ID")]
     pub(crate) identity: Option<SpiffeId>,
     /// The Workload API that issues it
-    #[arg(long, value_name = "PATH", env = "SPIFFE_ENDPOINT_SOCKET", default_value = SOCKET_DEFAULT)]
+    #[arg(long, value_name = "PATH", env = "SPIFFE_ENDPOINT_SOCKET", hide_env_values = true,
+          default_value = SOCKET_DEFAULT, value_hint = ValueHint::FilePath)]
     pub(crate) socket: String,
     /// The user id that the Workload API's server may have besides root and your own
     #[arg(long, value_name = "UID")]
@@ -205,7 +220,7 @@ Example:
 #[derive(Debug, Args)]
 pub(crate) struct CardShow {
     /// Where the agent listens
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
     pub(crate) address: String,
     /// Who is expected there; needed for https
     #[arg(long, value_name = "SPIFFE_ID")]
@@ -223,7 +238,7 @@ Example:
   convoke health --agent spiffe://example.org/orchestrator https://localhost:8444")]
 pub(crate) struct Health {
     /// Where the agent listens
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
     pub(crate) address: String,
     /// Who is expected there; needed for https
     #[arg(long, value_name = "SPIFFE_ID")]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::world::World;
 
-const COMMANDS: [&str; 28] = [
+const COMMANDS: [&str; 32] = [
     "",
     "demo",
     "serve",
@@ -12,6 +12,8 @@ const COMMANDS: [&str; 28] = [
     "card",
     "card show",
     "health",
+    "ping",
+    "doctor",
     "validate",
     "config",
     "config show",
@@ -32,12 +34,13 @@ const COMMANDS: [&str; 28] = [
     "policy test",
     "authz",
     "authz check",
+    "logs",
     "completions",
+    "man",
 ];
 
 /// Commands that only hold others, which have the examples.
-const GROUPS: [&str; 7] =
-    ["", "card", "config", "identity", "identity entry", "policy", "authz"];
+const GROUPS: [&str; 7] = ["", "card", "config", "identity", "identity entry", "policy", "authz"];
 
 #[test]
 fn help_is_as_recorded_and_has_examples() {

@@ -17,14 +17,17 @@
 )]
 
 mod audit;
+mod cli;
 mod config;
 mod demo;
+mod doctor;
 mod entries;
 mod golden;
 mod hostile;
 mod lifecycle;
 mod logs;
 mod namespace;
+mod ping;
 mod policy;
 mod process;
 mod refusals;

@@ -224,9 +224,16 @@ impl Done {
             .unwrap_or_else(|error| panic!("one JSON document: {error}: {self:?}"))
     }
 
-    /// The error of a command that failed as it should: one line, and perhaps one with the cure.
+    /// The error of a command that failed as it should: one line, and perhaps one with the cure, or
+    /// one object with both.
     pub(crate) fn failure(&self, code: i32) -> (String, String) {
         assert_eq!((self.code, self.stdout.as_str()), (Some(code), ""), "{self:?}");
+        if self.stderr.starts_with('{') {
+            let error = &json_object(self.stderr.trim_end())["error"];
+            assert_eq!(error["exit_code"], code, "{self:?}");
+            let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+            return (text("message"), text("hint"));
+        }
         let mut lines = self.stderr.lines();
         let error = lines.next().and_then(|line| line.strip_prefix("error: "));
         let error = error.unwrap_or_else(|| panic!("no `error:` line: {self:?}")).to_owned();

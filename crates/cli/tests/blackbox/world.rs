@@ -25,7 +25,8 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_convoke");
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What would change how the binary behaves, and is not the test's to say.
-const FOREIGN_VARIABLES: [&str; 6] = [
+const FOREIGN_VARIABLES: [&str; 7] = [
+    "COLUMNS",
     "SPIFFE_ENDPOINT_SOCKET",
     "CONVOKE_LOG",
     "CONVOKE_DATA_DIR",

@@ -92,6 +92,7 @@ pub(crate) fn help(command: &[String]) -> String {
         .args(command)
         .arg("--help")
         .env_remove("SPIFFE_ENDPOINT_SOCKET")
+        .env_remove("COLUMNS")
         .output()
         .unwrap();
     assert!(output.status.success(), "{command:?}");

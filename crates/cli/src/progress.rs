@@ -1,0 +1,102 @@
+//! What is waited for, on a terminal, once it has taken a second: one line that goes away again.
+
+use std::future::Future;
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How long nothing is said.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How often the line is written anew.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Longest line, in characters, so that it fits on the narrowest of usual terminals: a line that
+/// wraps could not be wiped.
+const WIDTH_MAX: usize = 78;
+
+/// Whether the line is there now.
+static SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// What is waited for now.
+static LABEL: Mutex<String> = Mutex::new(String::new());
+
+/// Does `work`, and says on a terminal that it waits for `what` when that takes a while. Says
+/// nothing if `quiet`, or if nobody looks.
+pub(crate) async fn waiting<T>(what: String, quiet: bool, work: impl Future<Output = T>) -> T {
+    if quiet || !std::io::stderr().is_terminal() {
+        return work.await;
+    }
+    label(what);
+    let mut work = std::pin::pin!(work);
+    let begun = Instant::now();
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => {
+                wipe();
+                return done;
+            }
+            _ = tick.tick() => {
+                let waited = begun.elapsed();
+                if waited >= QUIET {
+                    draw(waited);
+                }
+            }
+        }
+    }
+}
+
+/// Says what is waited for from now on.
+pub(crate) fn label(what: impl Into<String>) {
+    *LABEL.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
+}
+
+/// Removes the line, before something else is written.
+pub(crate) fn wipe() {
+    if SHOWN.swap(false, Ordering::Relaxed) {
+        write("\r\u{1b}[2K");
+    }
+}
+
+fn draw(waited: Duration) {
+    let what = LABEL.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    SHOWN.store(true, Ordering::Relaxed);
+    write(&format!("\r\u{1b}[2K{}", line(&what, waited)));
+}
+
+fn line(what: &str, waited: Duration) -> String {
+    let time = format!(" ({} s)", waited.as_secs());
+    let room = WIDTH_MAX.saturating_sub(time.chars().count() + "waiting for ".len() + 1);
+    let what = crate::paint::plain(what);
+    let cut: String = what.chars().take(room).collect();
+    let dots = if cut.len() < what.len() { "…" } else { "" };
+    format!("waiting for {cut}{dots}{time}")
+}
+
+fn write(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    // A terminal that has gone away is no reason to fail.
+    let _gone = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_never_wraps() {
+        let long = "x".repeat(500);
+        let line = line(&long, Duration::from_secs(12_345));
+        assert_eq!(line.chars().count(), WIDTH_MAX);
+        assert!(line.starts_with("waiting for xxx"));
+        assert!(line.ends_with("… (12345 s)"), "{line}");
+        let line = super::line("the worker\u{1b}[2J", Duration::from_millis(1900));
+        assert_eq!(line, "waiting for the worker\u{fffd}[2J (1 s)");
+    }
+}
