@@ -16,7 +16,7 @@ const NO_TASK: &str = "00000000-0000-4000-8000-000000000000";
 /// Parameters that are good for the method, as far as a caller without an identity can tell.
 fn params(method: &str) -> serde_json::Value {
     match method {
-        "SendMessage" => json!({"message": {
+        "SendMessage" | "SendStreamingMessage" => json!({"message": {
             "messageId": "m-1", "role": "ROLE_USER", "parts": [{"data": {"text": "x"}}],
             "metadata": {"urn:convoke:ext:capability:v1": {"name": "count_words"}},
         }}),
@@ -50,8 +50,8 @@ fn the_tables_of_conformance_are_true() {
         let (number, reason) = rpc(&request(method)).error().expect(method);
         if row[1] == "yes" {
             // Served, and refused for what this caller is or asks for.
-            let expected =
-                if method == "SendMessage" { "PERMISSION_DENIED" } else { "TASK_NOT_FOUND" };
+            let sends = method.starts_with("Send");
+            let expected = if sends { "PERMISSION_DENIED" } else { "TASK_NOT_FOUND" };
             assert_eq!(reason, expected, "{method}");
         } else {
             let expected = (row[2].as_str(), row[3].trim_matches('`'));

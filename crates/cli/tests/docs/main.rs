@@ -19,18 +19,49 @@ mod world;
 #[test]
 fn the_readme_can_be_followed() {
     let mut world = play::play("README.md");
-    let metrics = http::get(world.port("9090"), "/metrics");
+    // The worker's, and those of the orchestrator, which calls.
+    let metrics = ["9090", "9091"].map(|port| http::get(world.port(port), "/metrics").body);
     let screens = world.close();
-    records::check_metrics(&metrics.body);
+    records::check_metrics(&metrics.concat());
     records::check_logs(&screens);
     records::check_audit(&world.state());
 }
 
 #[test]
 fn the_other_pages_are_as_they_say() {
-    for page in page::pages().iter().filter(|page| *page != "README.md") {
+    let of_its_own = |page: &str| page == "README.md" || page.starts_with(page::GUIDES);
+    for page in page::pages().iter().filter(|page| !of_its_own(page)) {
         play::play(page);
     }
+}
+
+/// A test for each guide, so that they are played beside each other and one can be played alone.
+macro_rules! guides {
+    ($($test:ident: $name:literal,)*) => {
+        $(
+            #[test]
+            fn $test() {
+                play::play(concat!("docs/guides/", $name));
+            }
+        )*
+
+        #[test]
+        fn every_guide_is_played() {
+            let pages = page::pages();
+            let guides = pages.iter().filter(|page| page.starts_with(page::GUIDES));
+            let played = [$(concat!("docs/guides/", $name)),*];
+            assert_eq!(guides.collect::<Vec<_>>(), played);
+        }
+    };
+}
+
+guides! {
+    the_guide_to_errors_can_be_followed: "error-handling.md",
+    the_guide_to_a_first_agent_can_be_followed: "first-agent.md",
+    the_guide_to_identity_can_be_followed: "identity-spire.md",
+    the_guide_to_observability_can_be_followed: "observability.md",
+    the_guide_to_policies_can_be_followed: "policies.md",
+    the_guide_to_production_can_be_followed: "production.md",
 }
 
 /// The numbers and names of the exit codes are the program's, on both pages that have them.

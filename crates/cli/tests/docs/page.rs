@@ -53,6 +53,8 @@ pub(crate) enum What {
 const REASONS: &[&str] = &[
     "it builds the release profile, which takes minutes; the binary under test is used instead",
     "it runs this test among others",
+    "it needs SPIRE, which the tests do not install",
+    "it needs root and a user of its own",
 ];
 
 impl Page {
@@ -106,10 +108,13 @@ pub(crate) fn code(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
+/// Where the guides are.
+pub(crate) const GUIDES: &str = "docs/guides/";
+
 /// The pages that are held to this test, from the workspace.
 pub(crate) fn pages() -> Vec<String> {
     let mut pages = vec!["README.md".to_owned()];
-    for directory in ["docs", "docs/reference"] {
+    for directory in ["docs", "docs/guides", "docs/reference"] {
         for file in fs::read_dir(workspace().join(directory)).unwrap() {
             let name = file.unwrap().file_name().into_string().unwrap();
             if name.ends_with(".md") {

@@ -11,9 +11,13 @@ use crate::play::matches;
 
 const PAGE: &str = "docs/reference/audit-and-logs.md";
 
+/// The headings of the tables of log lines.
+const LINES: [&str; 4] =
+    ["Log lines", "Other log lines", "Of the embedded issuer", "Of the tutorial's agents"];
+
 /// Fields that every log line may have.
-const OF_EVERY_LINE: [&str; 6] =
-    ["timestamp", "level", "message", "logger", "request_id", "operation"];
+const OF_EVERY_LINE: [&str; 8] =
+    ["timestamp", "level", "message", "logger", "request_id", "trace_id", "span_id", "operation"];
 
 /// Every record in the audit logs below `state` has fields of the table, and every field of the
 /// table is in some record, if it has to be.
@@ -63,7 +67,7 @@ fn check_event(page: &Page, event: &Map<String, Value>) {
 /// Every log line in `screens` is one of the tables', with fields and a level of its row.
 pub(crate) fn check_logs(screens: &str) {
     let page = Page::read(PAGE);
-    let rows = [page.table("Log lines"), page.table("Of the tutorial's agents")].concat();
+    let rows = LINES.map(|table| page.table(table)).concat();
     let mut lines = 0;
     for line in screens.lines() {
         // Cargo's words are among them.
@@ -80,13 +84,21 @@ pub(crate) fn check_logs(screens: &str) {
     assert!(lines > 20, "few lines:\n{screens}");
 }
 
-/// Every metric in `text` is in the table, and every metric of the table is in `text`.
+/// Every metric in `text` is in the tables, and every metric of the tables is in `text`. Of the names
+/// with the first prefix each is there with the second one too.
 pub(crate) fn check_metrics(text: &str) {
-    let of_page: BTreeSet<_> = Page::read(PAGE)
-        .table("Metrics")
-        .iter()
-        .map(|row| code(&row[0]).next().unwrap().to_owned())
-        .collect();
+    let page = Page::read(PAGE);
+    let mut of_page = BTreeSet::new();
+    for row in page.table("Metrics") {
+        let name = code(&row[0]).next().unwrap();
+        of_page.extend(name.strip_prefix("agentweave_").map(|rest| format!("convoke_{rest}")));
+        of_page.insert(name.to_owned());
+    }
+    for row in page.table("Other names") {
+        of_page.insert(code(&row[0]).next().unwrap().to_owned());
+        let meant = code(&row[1]).next().unwrap();
+        assert!(of_page.contains(meant), "`{meant}` is no metric");
+    }
     let of_agent: BTreeSet<_> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
@@ -107,7 +119,7 @@ fn what_the_page_lists_is_in_the_source() {
         find(&workspace().join(directory), &|name| name.ends_with(".rs"), &mut sources);
     }
     let page = Page::read(PAGE);
-    for table in ["Log lines", "Of the tutorial's agents", "Reasons"] {
+    for table in LINES.into_iter().chain(["Reasons"]) {
         for row in page.table(table) {
             for piece in code(&row[0]).flat_map(|message| message.split('…')) {
                 // A text may go on in the next line of its source.
