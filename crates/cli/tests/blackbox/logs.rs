@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::process::run;
-use crate::world::{Tutorial, WORKER, World};
+use crate::world::{Setup, Tutorial, WORKER, World};
 
 #[test]
 fn one_request_is_found_in_the_logs_and_trails_of_two_agents() {
@@ -44,6 +44,29 @@ fn one_request_is_found_in_the_logs_and_trails_of_two_agents() {
     assert!(all.contains(&format!("event   {WORKER} shutdown finished=")), "{all}");
     let refused = read(&["--level", "warn"]);
     assert!(!refused.contains("Request completed") && refused.contains("durability"), "{refused}");
+}
+
+#[test]
+fn lines_of_what_went_well_are_left_out_when_the_configuration_says_so() {
+    let world = World::new();
+    let _issuer = world.issuer("example.org");
+    let config = world.config(document_pipeline::WORKER_CONFIG);
+    let logging = "  logging:\n    sampling_rate: 0\n";
+    let config = config.replacen("  logging:\n", logging, 1);
+    assert!(config.contains("sampling_rate"), "{config}");
+    world.write("config/worker.yaml", &config);
+    world.write("policies/worker_policy.rego", document_pipeline::WORKER_POLICY);
+    let setup = Setup::default();
+    let mut worker = world.serve("document-worker", "config/worker.yaml", WORKER, &setup);
+    let text = json!({"text": "good"}).to_string();
+    world.call(&worker, "analyze_document", &text, &[]).json();
+    // One that fails shows all of its lines.
+    world.call(&worker, "analyze_document", "{}", &[]).failure(7);
+    assert!(worker.stop().success());
+    let of_requests: Vec<Value> =
+        worker.json_lines().into_iter().filter(|line| line["request_id"].is_string()).collect();
+    let messages: Vec<_> = of_requests.iter().map(|line| &line["message"]).collect();
+    assert_eq!(messages, ["Request failed"], "{of_requests:#?}");
 }
 
 #[test]
