@@ -178,11 +178,19 @@ impl From<CallError> for Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        let code = match &error {
-            OpenError::Address(_) | OpenError::NotLoopback(_) => Code::Usage,
-            OpenError::Send(_) => Code::Unreachable,
+        let (code, hint) = match &error {
+            OpenError::Address(_) => {
+                (Code::Usage, "write for example http://127.0.0.1:8080, or https:// and --agent")
+            }
+            OpenError::NotLoopback(_) => {
+                (Code::Usage, "and say with --agent who is expected there")
+            }
+            OpenError::Send(_) => (
+                Code::Unreachable,
+                "check that the agent runs, and that it was started with --dev and this port",
+            ),
         };
-        Self::new(code, error)
+        Self::new(code, error).hint(hint)
     }
 }
 

@@ -53,8 +53,7 @@ pub(crate) async fn run(options: args::Ping, paint: Paint) -> Result<(), Failure
         Some(failure) => {
             let failed = options.count as usize - good.len();
             let text = format!("{failed} of {} pings failed; {}", options.count, failure.message);
-            let hint = failure.hint.unwrap_or_default();
-            Err(Failure::new(failure.code, text).hint(hint))
+            Err(Failure { message: text, ..failure })
         }
     }
 }
