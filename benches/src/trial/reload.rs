@@ -109,7 +109,7 @@ pub(super) fn trial(binary: &Path, time: Duration) -> Result<Verdict> {
             1;
     }
     let log = std::fs::read_to_string(&agent.log)?;
-    let refused = log.lines().filter(|line| line.contains("Policy refused")).count();
+    let refused = log.lines().filter(|line| line.contains("Policy was not reloaded")).count();
     let of = |allowed| -> u64 {
         said.values()
             .flatten()

@@ -9,11 +9,13 @@
 //! others are turned away after a few milliseconds, so that their callers can go elsewhere.
 //!
 //! Places bound what waits for something. They do not bound what computes: there the queue is that
-//! of the runtime, and [`Pressure`] sheds by how long it is.
+//! of the runtime. [`Line`] knows how long it is by what handlers take, and who would wait too long
+//! is turned away; [`Pressure`] sheds when the runtime is late for any other reason.
 //!
 //! Sources: controlled delay after RFC 8289; last in, first out under pressure after B. Maurer,
 //! "Fail at Scale", ACM Queue 13(8).
 
+mod line;
 mod pressure;
 
 use std::collections::{HashMap, VecDeque};
@@ -26,6 +28,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::path_metrics::{PathMetrics, Rejection};
 
+pub(crate) use line::Line;
 pub(crate) use pressure::Pressure;
 
 /// The part of all places that one caller may have: the others are not to wait for it.
@@ -50,6 +53,7 @@ pub(crate) struct Admission {
     urgent: usize,
     queue_time_max: Duration,
     pub(crate) pressure: Pressure,
+    pub(crate) line: Line,
     metrics: PathMetrics,
 }
 
@@ -113,6 +117,7 @@ impl Admission {
             urgent: part(URGENT_PART).max(URGENT_MIN),
             queue_time_max,
             pressure: Pressure::new(queue_time_max),
+            line: Line::new(),
             metrics,
         })
     }
@@ -121,9 +126,9 @@ impl Admission {
     ///
     /// # Errors
     ///
-    /// [`Full::Behind`] if the request is one of those that are turned away unseen.
+    /// [`Full::Behind`] if the processors are behind, and the request is turned away unseen.
     pub(crate) fn enter_now(self: &Arc<Self>, caller: &Arc<str>) -> Result<Option<Place>, Full> {
-        if self.pressure.sheds() {
+        if self.line.is_long() || self.pressure.sheds() {
             self.metrics.rejected(Rejection::Behind);
             return Err(Full::Behind);
         }

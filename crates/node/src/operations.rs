@@ -324,6 +324,7 @@ impl Request<'_> {
         let context = context::of_request(self, stop, None, context_id.clone(), None);
         let failed = |text: String| Fault::new(FaultCode::CapabilityFailed, text);
         let handler = contained(service.host.call(index, context, params));
+        let handler = service.admission.line.stand(handler);
         let Some(outcome) = self.until_the_deadline(handler).await else {
             return Err(late());
         };
