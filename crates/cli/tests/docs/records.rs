@@ -131,6 +131,37 @@ fn what_the_page_lists_is_in_the_source() {
     }
 }
 
+/// Each test that the security page calls its witness is there.
+#[test]
+fn the_witnesses_of_security_are_tests() {
+    let mut pending = vec![workspace().join("crates")];
+    let mut sources = String::new();
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    for row in Page::read("docs/security.md").table("The tests that show it") {
+        for name in code(&row[1]) {
+            assert!(sources.contains(&format!("fn {name}()")), "no test is called `{name}`");
+        }
+    }
+}
+
+/// The metrics that the guide would have alerts for are metrics.
+#[test]
+fn alerts_are_for_metrics() {
+    let metrics = Page::read(PAGE).table("Metrics");
+    for row in Page::read("docs/guides/observability.md").table("Alerts") {
+        assert!(metrics.iter().any(|metric| metric[0] == row[0]), "{} is no metric", row[0]);
+    }
+}
+
 /// The texts of the files below `directory` whose name is wanted, without those of tests.
 fn find(directory: &Path, wanted: &dyn Fn(&str) -> bool, found: &mut Vec<String>) {
     for entry in fs::read_dir(directory).unwrap() {
