@@ -138,7 +138,8 @@ impl Input {
             .text(&["agent.spiffe_id", "callee_spiffe_id", "resource_spiffe_id"])?
             .ok_or("has no `agent.spiffe_id`")?;
         let agent = SpiffeId::parse(&agent).map_err(|error| format!("has `{agent}`: {error}"))?;
-        let method = self.text(&["request.method", "action"])?.ok_or("has no `request.method`")?;
+        let method =
+            self.text(&["request.method", "action", "method"])?.ok_or("has no `request.method`")?;
         let params = match self.take("request.params") {
             None => None,
             Some(params) => Some(Json::of(&params).map_err(|error| error.to_string())?),
@@ -147,7 +148,7 @@ impl Input {
             Some(name) => operation(&name)?,
             None => OperationKind::SendMessage,
         };
-        let at = match self.text(&["request.timestamp"])? {
+        let at = match self.text(&["request.timestamp", "timestamp"])? {
             Some(text) => instant(&text)?,
             None => now(),
         };
@@ -168,7 +169,7 @@ impl Input {
             agent,
         };
         // What follows from the two SPIFFE IDs is made anew, so it may not say anything else.
-        let derived: [(&str, Option<String>); 5] = asking.with(|question| {
+        let derived: [(&str, Option<String>); 7] = asking.with(|question| {
             let caller = match question.caller {
                 Caller::Principal(principal) => Some(Arc::clone(principal)),
                 Caller::Anonymous => None,
@@ -176,10 +177,12 @@ impl Input {
             let of = |value: fn(&Principal) -> &str| caller.as_deref().map(|c| value(c).to_owned());
             [
                 ("caller.trust_domain", of(|c| c.spiffe_id.trust_domain_str())),
+                ("caller_trust_domain", of(|c| c.spiffe_id.trust_domain_str())),
                 ("caller.path", of(|c| c.spiffe_id.path())),
                 ("caller.tenant", of(|c| &c.tenant)),
                 ("caller.trust_level", of(|c| c.trust_level.as_str())),
                 ("agent.trust_domain", Some(question.agent.trust_domain_str().to_owned())),
+                ("resource_trust_domain", Some(question.agent.trust_domain_str().to_owned())),
             ]
         });
         for (path, expected) in derived {
@@ -334,14 +337,18 @@ mod tests {
             "context": {"remote_addr": "1.2.3.4:5", "request_id": "r", "task_id": "t", "context_id": "c"},
             "delegation": {"chain": [], "depth": 0, "scope": []},
             "caller_spiffe_id": "spiffe://a/b", "callee_spiffe_id": "spiffe://c/d",
-            "resource_spiffe_id": "spiffe://c/d", "action": "m"
+            "resource_spiffe_id": "spiffe://c/d", "action": "m", "method": "m",
+            "caller_trust_domain": "a", "resource_trust_domain": "c",
+            "timestamp": "1970-01-01T00:00:01Z"
         }"#;
         let asking = Asking::of_input(whole).unwrap();
         asking.with(|question| {
             let expected: Value = serde_json::from_str(whole).unwrap();
             let mut built: Value = serde_json::from_slice(&question.to_json()).unwrap();
             // Instants are written with their milliseconds.
-            built["request"]["timestamp"] = "1970-01-01T00:00:01Z".into();
+            for timestamp in ["/request/timestamp", "/timestamp"] {
+                *built.pointer_mut(timestamp).unwrap() = "1970-01-01T00:00:01Z".into();
+            }
             assert_eq!(built, expected);
         });
         let flat = r#"{"callee_spiffe_id": "spiffe://c/d", "action": "m"}"#;
@@ -360,7 +367,7 @@ mod tests {
         check(r#", "request": {"x": 1}"#, "--input has `request.x`, which no request has");
         check(
             r#", "request": {"method": "n"}"#,
-            "--input says both `n` and `m` at request.method, action",
+            "--input says both `n` and `m` at request.method, action, method",
         );
         check(
             r#", "caller": {"spiffe_id": "spiffe://a/b", "path": "/c"}"#,
