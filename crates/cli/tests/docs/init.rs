@@ -13,11 +13,9 @@ export CONVOKE_IDENTITY__SPIRE_SOCKET=/tmp/spire-agent/public/api.sock
 export CONVOKE_SERVER__PORT=8443 CONVOKE_OBSERVABILITY__METRICS__PORT=9090
 cargo run --quiet";
 
-const CALL: &str = "\
-convoke call --agent spiffe://example.org/greeter-two --address https://localhost:8443 \
---capability greet --params '{\"name\": \"Ada\"}'";
-
 fn check(template: &str) {
+    // Projects that are built at one time in one target directory have names of their own.
+    let name = format!("greeter-{template}");
     let mut world = World::new();
     let mut run = |script: &str| {
         let output = world.run(script);
@@ -26,7 +24,7 @@ fn check(template: &str) {
         (stdout, stderr)
     };
     run("cd ..");
-    let make = format!("convoke init greeter --name greeter-two --template {template}");
+    let make = format!("convoke init greeter --name {name} --template {template}");
     run(&format!("{make} --convoke-path ../convoke/"));
     run("cd greeter");
     let (_, said) = run("convoke validate --strict config.yaml");
@@ -37,9 +35,14 @@ fn check(template: &str) {
 
     world.terminal(ISSUER, "Issuer started");
     world.terminal(RUN, "Agent server started");
-    let output = world.run(CALL);
+    let call = format!(
+        "convoke call --agent spiffe://example.org/{name} --address https://localhost:8443 \
+         --capability greet --params '{{\"name\": \"Ada\"}}'"
+    );
+    let output = world.run(&call);
     let said = lossy(&output.stdout);
-    assert_eq!(said.trim(), "\"Hello Ada, this is greeter-two\"", "{}", lossy(&output.stderr));
+    let expected = format!("\"Hello Ada, this is {name}\"");
+    assert_eq!(said.trim(), expected, "{}", lossy(&output.stderr));
 
     // What is there is never written over.
     let again = world.run(&format!("convoke init . --template {template}"));
