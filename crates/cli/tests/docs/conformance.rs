@@ -88,10 +88,13 @@ fn the_tables_of_conformance_are_true() {
         check(post(port, "/", &[JSON], &request("GetTask"))),
         check(post(port, "/", &["Content-Type: text/plain", VERSION], &request("GetTask"))),
         check(post(port, "/", &[JSON, VERSION], &long)),
+        check(post(port, "/", &[JSON, VERSION, "Content-Encoding: gzip"], &request("GetTask"))),
+        check(post(port, "/", &[JSON, VERSION, "grpc-timeout: soon"], &request("GetTask"))),
+        check(post(port, "/", &[JSON, VERSION, "grpc-timeout: 1n"], &request("GetTask"))),
     ];
     seen.sort();
     seen.dedup();
-    assert_eq!(seen.len(), 12, "each has a reason of its own, but for a batch: {seen:?}");
+    assert_eq!(seen.len(), 13, "all the reasons that such requests can have: {seen:?}");
 
     // A client of ours says these two; a server of ours has no cause to.
     let of_clients = [FaultCode::InvalidAgentResponse, FaultCode::ExtensionSupportRequired];
