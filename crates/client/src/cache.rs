@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use convoke_agent::{AgentCallError, CallError};
-use convoke_model::{CapabilityName, Json, SpiffeId, limits};
+use convoke_model::{CapabilityName, FaultCode, Json, SpiffeId, limits};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -148,6 +148,8 @@ fn is_own(error: &CallError) -> bool {
             AgentCallError::TimedOut { .. }
                 | AgentCallError::Canceled { .. }
                 | AgentCallError::Busy { .. }
+                // The agent stops when the time is over that the one who called it has.
+                | AgentCallError::Remote { code: FaultCode::DeadlineExceeded, .. }
         )
     )
 }
@@ -313,6 +315,12 @@ mod tests {
         AgentCallError::TimedOut { agent, capability, after: Duration::ZERO }.into()
     }
 
+    fn remote(code: FaultCode) -> CallError {
+        let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+        let capability = CapabilityName::parse("count_words").unwrap();
+        AgentCallError::Remote { agent, capability, code, message: String::new() }.into()
+    }
+
     fn refused() -> CallError {
         let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
         AgentCallError::NoAddress { agent }.into()
@@ -389,6 +397,25 @@ mod tests {
         assert_eq!(cache.inner().flights.len(), 1);
         drop(alone);
         assert!(cache.inner().flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_stopped_in_the_time_of_one_is_asked_again_for_the_next() {
+        let (cache, ttl) = (Cache::default(), Duration::from_secs(5));
+        let check = async |code, expected: Result<(Json, From), CallError>| {
+            let key = key("{}").unwrap();
+            // The first to ask is waited for by the second, which has more time.
+            let first = cache.get(key, ttl, async || {
+                tokio::task::yield_now().await;
+                Err(remote(code))
+            });
+            let second = cache.get(key, ttl, async || Ok(json("1")));
+            let told = tokio::join!(first, second);
+            assert_eq!(told, (Err(remote(code)), expected), "{code:?}");
+        };
+        // What is wrong with the agent is told to all who wait.
+        check(FaultCode::Internal, Err(remote(FaultCode::Internal))).await;
+        check(FaultCode::DeadlineExceeded, Ok((json("1"), From::Agent))).await;
     }
 
     /// What a future gives when it is asked once.
