@@ -48,7 +48,8 @@ pub fn authorize(
 }
 
 /// As [`authorize`], where a policy server has decided: lets `operation` through if the server's own
-/// answer, which nothing but [`RemoteVerdict::read`] makes, is yes. `took` is how long it took to ask.
+/// answer, which nothing but [`RemoteVerdict::read`] makes, is yes. An answer to a question about an
+/// operation of another kind is a refusal. `took` is how long it took to ask.
 ///
 /// # Errors
 ///
@@ -59,7 +60,7 @@ pub fn authorize_with(
     operation: Operation,
     took: Duration,
 ) -> Result<Authorized, Refused> {
-    let decision = verdict.into_decision(took);
+    let decision = verdict.into_decision(operation.kind(), took);
     if decision.is_allowed() {
         Ok(Authorized { operation, decision })
     } else {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convoke_model::{Decision, Reason, Revision};
+use convoke_model::{Decision, OperationKind, Reason, Revision};
 use regorus::Value;
 
 use crate::said::tidy;
@@ -26,6 +26,8 @@ pub struct RemotePolicy {
 /// What a policy server answered to one question, or why it did not.
 #[derive(Debug)]
 pub struct RemoteVerdict {
+    /// What it was asked about.
+    operation: OperationKind,
     reason: Reason,
     rule: Arc<str>,
     revision: Revision,
@@ -63,30 +65,33 @@ impl RemotePolicy {
 }
 
 impl RemoteVerdict {
-    /// Reads an answer: its HTTP status and its body, which the caller has bounded.
+    /// Reads the answer to a question about `operation`: its HTTP status and its body, which the
+    /// caller has bounded.
     ///
     /// `{"result": true}` allows, and so does `{"result": {"allow": true}}`, which may name a
     /// `reason` and, as `policy_id`, the rule that decided. Everything else is a refusal: another
     /// status, no `result` (the server's word for undefined), a result of another type.
     #[must_use]
-    pub fn read(policy: &RemotePolicy, status: u16, body: &[u8]) -> Self {
+    pub fn read(policy: &RemotePolicy, operation: OperationKind, status: u16, body: &[u8]) -> Self {
         let (reason, rule) = read(status, body);
         Self {
+            operation,
             reason,
             rule: rule.map_or_else(|| policy.rule.clone(), Arc::from),
             revision: policy.revision.clone(),
         }
     }
 
-    /// No answer came, which refuses.
+    /// No answer came to a question about `operation`, which refuses.
     #[must_use]
-    pub fn failed(policy: &RemotePolicy, error: RemoteError) -> Self {
+    pub fn failed(policy: &RemotePolicy, operation: OperationKind, error: RemoteError) -> Self {
         let reason = match error {
             RemoteError::OverTime => Reason::OverTime,
             RemoteError::Unreachable(why) => Reason::Unreachable(tidy(&why)),
             RemoteError::TooLarge => Reason::InputTooLarge,
         };
-        Self { reason, rule: policy.rule.clone(), revision: policy.revision.clone() }
+        let (rule, revision) = (policy.rule.clone(), policy.revision.clone());
+        Self { operation, reason, rule, revision }
     }
 
     /// Whether the server did its work: it answered, and the answer could be read. Whether it allows
@@ -99,8 +104,15 @@ impl RemoteVerdict {
         )
     }
 
-    pub(crate) fn into_decision(self, took: Duration) -> Decision {
-        Decision { reason: self.reason, rule: self.rule, revision: self.revision, took }
+    /// The decision on `operation`, which is a refusal if the server was asked about another one.
+    pub(crate) fn into_decision(self, operation: OperationKind, took: Duration) -> Decision {
+        let reason = if self.operation == operation {
+            self.reason
+        } else {
+            let (asked, done) = (self.operation.as_str(), operation.as_str());
+            Reason::Error(format!("the policy server was asked about {asked}, not about {done}"))
+        };
+        Decision { reason, rule: self.rule, revision: self.revision, took }
     }
 }
 
@@ -162,7 +174,12 @@ mod tests {
     }
 
     fn check(status: u16, body: &str, reason: &str, detail: Option<&str>, rule: &str) {
-        let found = decision(RemoteVerdict::read(&policy(), status, body.as_bytes()));
+        let found = decision(RemoteVerdict::read(
+            &policy(),
+            OperationKind::GetTask,
+            status,
+            body.as_bytes(),
+        ));
         let found = (found.reason.as_str(), found.reason.detail(), &*found.rule);
         assert_eq!(found, (reason, detail, rule), "{status} {body}");
     }
@@ -201,12 +218,21 @@ mod tests {
     #[test]
     fn no_answer_refuses() {
         let check = |error: RemoteError, reason: &str| {
-            let verdict = RemoteVerdict::failed(&policy(), error);
+            let verdict = RemoteVerdict::failed(&policy(), OperationKind::GetTask, error);
             assert!(!verdict.is_answer());
             assert_eq!(decision(verdict).reason.as_str(), reason);
         };
         check(RemoteError::OverTime, "over_time");
         check(RemoteError::Unreachable("refused".into()), "unreachable");
         check(RemoteError::TooLarge, "input_too_large");
+    }
+
+    #[test]
+    fn an_answer_about_another_operation_refuses() {
+        let yes = br#"{"result": true}"#;
+        let verdict = RemoteVerdict::read(&policy(), OperationKind::SendMessage, 200, yes);
+        let reason = decision(verdict).reason;
+        let why = "the policy server was asked about SendMessage, not about GetTask";
+        assert_eq!((reason.as_str(), reason.detail()), ("error", Some(why)));
     }
 }

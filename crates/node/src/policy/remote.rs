@@ -148,30 +148,32 @@ impl PolicyServer {
 
     /// Asks `question`; whatever goes wrong is a refusal.
     pub(super) async fn ask(&self, question: &Question<'_>) -> RemoteVerdict {
+        let operation = question.operation;
+        let failed = |error| RemoteVerdict::failed(&self.policy, operation, error);
         let Some(leave) = self.breaker.leave(self.began.elapsed()) else {
             self.metrics.server(ServerAnswer::Spared);
             let why = "the policy server did not answer before; it is asked again in a moment";
-            return RemoteVerdict::failed(&self.policy, RemoteError::Unreachable(why.to_owned()));
+            return failed(RemoteError::Unreachable(why.to_owned()));
         };
         let input = question.to_json();
         if input.len() > limits::POLICY_INPUT_BYTES_MAX {
-            return RemoteVerdict::failed(&self.policy, RemoteError::TooLarge);
+            return failed(RemoteError::TooLarge);
         }
         let sent = self.send(Request::post(&self.decision), Bytes::from(envelope(&input))).await;
         let (verdict, error) = match sent {
             Ok(answer) => {
                 let status = answer.status().as_u16();
-                let verdict = RemoteVerdict::read(&self.policy, status, answer.body());
+                let verdict = RemoteVerdict::read(&self.policy, operation, status, answer.body());
                 (verdict, format!("the policy server answered {status}, not with a decision"))
             }
             Err(SendError::TimedOut { .. }) => {
-                let verdict = RemoteVerdict::failed(&self.policy, RemoteError::OverTime);
+                let verdict = failed(RemoteError::OverTime);
                 (verdict, "the policy server did not answer in time".to_owned())
             }
             Err(error) => {
                 let why = chain(&error);
                 let unreachable = RemoteError::Unreachable(why.clone());
-                (RemoteVerdict::failed(&self.policy, unreachable), why)
+                (failed(unreachable), why)
             }
         };
         if verdict.is_answer() {
