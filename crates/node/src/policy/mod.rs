@@ -10,7 +10,7 @@ mod sources;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use convoke_model::{Operation, Reason, Revision};
+use convoke_model::{Operation, Revision};
 use convoke_policy::{Authorized, Policy, Question, Refused, authorize, authorize_with};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -95,7 +95,9 @@ impl Decider {
     ) -> Result<Authorized, Refused> {
         let question = Question { operation: operation.kind(), ..*question };
         let decided = match &self.engine {
-            Engine::Here(here) => here.authorize(&question, operation, clock),
+            Engine::Here(here) => {
+                authorize(&here.policy.load(), &question, operation, &|| clock.monotonic())
+            }
             Engine::Server(server) => {
                 let began = clock.monotonic();
                 let verdict = server.ask(&question).await;
@@ -155,30 +157,6 @@ impl Decider {
     pub(crate) fn close(&self) {
         if let Some(log) = &self.log {
             log.close();
-        }
-    }
-}
-
-impl Here {
-    #[expect(
-        clippy::result_large_err,
-        reason = "both halves hold the operation, as in `authorize`"
-    )]
-    fn authorize(
-        &self,
-        question: &Question<'_>,
-        operation: Operation,
-        clock: Clock,
-    ) -> Result<Authorized, Refused> {
-        let monotonic = || clock.monotonic();
-        let policy = self.policy.load();
-        // The bound is by the clock on the wall, which goes on while a busy machine does something
-        // else; what is over time twice is slow.
-        match authorize(&policy, question, operation, &monotonic) {
-            Err(refused) if refused.decision.reason == Reason::OverTime => {
-                authorize(&policy, question, refused.operation, &monotonic)
-            }
-            decided => decided,
         }
     }
 }
