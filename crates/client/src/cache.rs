@@ -46,6 +46,7 @@ type Answered = OnceCell<Result<Json, CallError>>;
 
 struct Kept {
     answer: Json,
+    kept_at: Instant,
     expires_at: Instant,
     age: u64,
 }
@@ -94,8 +95,9 @@ impl Key {
 }
 
 impl Cache {
-    /// The answer to `key`: the one that is kept, if it is not too old; else that of a call that is
-    /// under way, and if there is none, of `call`. What comes is kept for `ttl`.
+    /// The answer to `key`: the one that is kept, if neither who kept it nor who asks now, with
+    /// `ttl`, finds it too old; else that of a call that is under way, and if there is none, of
+    /// `call`. What comes is kept for `ttl`.
     ///
     /// A failure is told to all who wait, but for one that is the asker's own matter, such as
     /// having no more time: then the next one calls.
@@ -114,7 +116,7 @@ impl Cache {
     {
         let cell = {
             let mut inner = self.inner();
-            if let Some(answer) = inner.kept(&key, Instant::now()) {
+            if let Some(answer) = inner.kept(&key, Instant::now(), ttl) {
                 return Ok((answer, From::Kept));
             }
             let flight = inner.flights.entry(key).or_default();
@@ -183,13 +185,15 @@ impl Default for Flight {
 }
 
 impl Inner {
-    fn kept(&mut self, key: &Key, now: Instant) -> Option<Json> {
+    fn kept(&mut self, key: &Key, now: Instant, ttl: Duration) -> Option<Json> {
         let kept = self.answers.get(key)?;
-        if kept.expires_at > now {
-            return Some(kept.answer.clone());
+        if kept.expires_at <= now {
+            self.forget(*key);
+            return None;
         }
-        self.forget(*key);
-        None
+        // What is too old for one may be good enough for the next.
+        let age = now.saturating_duration_since(kept.kept_at);
+        (age < ttl).then(|| kept.answer.clone())
     }
 
     fn keep(&mut self, key: Key, answer: &Json, now: Instant, ttl: Duration) {
@@ -210,7 +214,7 @@ impl Inner {
         self.next_age += 1;
         self.bytes += bytes;
         self.ages.insert(age, key);
-        self.answers.insert(key, Kept { answer: answer.clone(), expires_at, age });
+        self.answers.insert(key, Kept { answer: answer.clone(), kept_at: now, expires_at, age });
     }
 
     fn forget(&mut self, key: Key) {
@@ -357,6 +361,29 @@ mod tests {
         assert_eq!(get("3").await, (json("3"), From::Agent));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_no_older_than_who_asks_or_who_kept_it_allows() {
+        let (cache, key, minute) = (Cache::default(), key("{}").unwrap(), Duration::from_secs(60));
+        let check = async |ttl: Duration, answer: &str, expected: (&str, From)| {
+            let got = cache.get(key, ttl, async || Ok(json(answer))).await.unwrap();
+            assert_eq!(got, (json(expected.0), expected.1), "{ttl:?}");
+        };
+        check(60 * minute, "1", ("1", From::Agent)).await;
+        tokio::time::advance(minute).await;
+        check(minute + Duration::from_millis(1), "2", ("1", From::Kept)).await;
+        check(minute, "3", ("3", From::Agent)).await;
+        // What is too old for one who got no better answer is still there for others.
+        tokio::time::advance(minute / 2).await;
+        let failed = cache.get(key, minute / 4, async || Err(refused())).await;
+        assert_eq!(failed, Err(refused()));
+        check(minute, "4", ("3", From::Kept)).await;
+        // It was kept for a minute, however long one who asks would have kept it.
+        tokio::time::advance(minute / 2).await;
+        check(60 * minute, "5", ("5", From::Agent)).await;
+        // Nothing that was ever kept is young enough.
+        check(Duration::ZERO, "6", ("6", From::Agent)).await;
+    }
+
     #[tokio::test]
     async fn who_asks_the_same_is_answered_by_one_call() {
         let (cache, key, calls) = (Cache::default(), key("{}").unwrap(), Cell::new(0));
@@ -439,8 +466,8 @@ mod tests {
             inner.keep(number(n), &json("1"), now, ttl);
         }
         assert_eq!((inner.answers.len(), inner.bytes), (ANSWERS_MAX, ANSWERS_MAX));
-        assert!(inner.kept(&number(ANSWERS_MAX - 1), now).is_none());
-        assert!(inner.kept(&number(ANSWERS_MAX), now).is_some());
+        assert!(inner.kept(&number(ANSWERS_MAX - 1), now, ttl).is_none());
+        assert!(inner.kept(&number(ANSWERS_MAX), now, ttl).is_some());
 
         // The same answer again and again is one.
         let large = json(&format!("\"{}\"", "x".repeat(ANSWER_BYTES_MAX - 2)));
@@ -458,6 +485,6 @@ mod tests {
         inner.keep(number(7), &larger, now, ttl);
         inner.keep(number(8), &json("1"), now, Duration::ZERO);
         inner.keep(number(9), &json("1"), now, Duration::MAX);
-        assert!([7, 8, 9].iter().all(|&n| inner.kept(&number(n), now).is_none()));
+        assert!([7, 8, 9].iter().all(|&n| inner.kept(&number(n), now, ttl).is_none()));
     }
 }
