@@ -1,5 +1,6 @@
 //! One call, from its parameters to its result.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -174,7 +175,12 @@ impl Client {
         let deadline = deadline_after(call.timeout);
         let concurrency_max = call.settings.concurrency_max;
         let endpoint = self.endpoint(&call.agent, &call.address, concurrency_max)?;
-        let ttl = call.settings.cache_ttl.filter(|_| call.idempotent);
+        let mut ttl = call.settings.cache_ttl.filter(|_| call.idempotent);
+        // What an agent said is good while its trust domain is trusted. Asking says that it is not.
+        let source = &self.0.source;
+        if ttl.is_some() && source.while_trusting(&call.agent, ready(())).await.is_none() {
+            ttl = None;
+        }
         let key = ttl.and_then(|_| {
             let caller = self.spiffe_id();
             Key::new(caller, &endpoint.agent, &endpoint.shown, &call.capability, &call.params)

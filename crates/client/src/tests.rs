@@ -119,7 +119,11 @@ struct Authority {
 
 impl Authority {
     fn new() -> Self {
-        let domain = TrustDomain::parse("example.org").unwrap();
+        Self::of("example.org")
+    }
+
+    fn of(domain: &str) -> Self {
+        let domain = TrustDomain::parse(domain).unwrap();
         let mut params = params(&domain.uri());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -159,6 +163,8 @@ fn params(uri: &str) -> CertificateParams {
 struct World {
     authority: Authority,
     seen: Arc<Seen>,
+    /// The agent's own.
+    source: Arc<IdentitySource>,
     worker: SpiffeId,
     address: String,
     client: Client,
@@ -202,7 +208,7 @@ impl World {
         let client = Client::new(authority.source("/caller"), settings(), observer);
         let worker = source.spiffe_id().clone();
         let _server = shutdown.drop_guard();
-        Self { authority, seen, worker, address, client, told, _server }
+        Self { authority, seen, source, worker, address, client, told, _server }
     }
 
     fn call(&self) -> ClientCall {
@@ -377,6 +383,36 @@ async fn answers_to_idempotent_calls_are_kept() {
     assert_eq!(world.requests(), 4);
     let cached = world.told.0.lock().unwrap().iter().filter(|line| *line == "cached").count();
     assert_eq!(cached, 1);
+}
+
+#[tokio::test]
+async fn what_is_kept_of_an_agent_is_good_while_its_trust_domain_is_trusted() {
+    let world = World::new(&[]);
+    let own = Authority::of("elsewhere.example").source("/caller");
+    let (alone, agents) = (own.current(), world.source.current());
+    let trusting = || alone.also_trusting(&agents);
+    world.source.publish(agents.also_trusting(&alone)).unwrap();
+    own.publish(trusting()).unwrap();
+    let client = Client::new(Arc::clone(&own), settings(), Some(Arc::clone(&world.told) as _));
+    let call = || {
+        let call = client.call(&world.worker, "count_words", ()).address(&world.address);
+        call.idempotent().cache_ttl(Duration::from_secs(3600)).json()
+    };
+    let answer = call().await.unwrap();
+    assert_eq!(call().await, Ok(answer.clone()));
+
+    // Nobody beside itself.
+    own.publish(alone.also_trusting(&alone)).unwrap();
+    let error = call().await.unwrap_err();
+    assert!(matches!(error, CallError::Failed(AgentCallError::WrongPeer { .. })), "{error}");
+    assert!(error.to_string().contains("trust domain `example.org` is not trusted"), "{error}");
+
+    // Whoever trusts it again trusts what it said.
+    own.publish(trusting()).unwrap();
+    assert_eq!(call().await, Ok(answer));
+    assert_eq!(world.requests(), 1);
+    let told = world.told.0.lock().unwrap();
+    assert_eq!(*told, ["count_words 1 ok", "cached", "count_words 1 no", "cached"]);
 }
 
 #[tokio::test]
