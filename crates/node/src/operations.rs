@@ -144,7 +144,8 @@ impl Request<'_> {
         subject: &Subject,
     ) -> Result<(Authorized, AuditRecord), Fault> {
         let service = self.service;
-        let name = &service.host.descriptor(subject.index).name;
+        let descriptor = service.host.descriptor(subject.index);
+        let name = &descriptor.name;
         let kind = operation.kind();
         let task_id = operation.task_id().cloned();
         let context_id = operation.context_id().cloned();
@@ -163,34 +164,26 @@ impl Request<'_> {
             context_id: context_id.as_ref().map(|id| id.as_str()),
         };
         let mut span = service.tracer.part(self.trace, Kind::Internal, || "authorize".into());
-        let decided = service.policy.authorize(&question, operation, service.clock).await;
-        let mut decision = match &decided {
+        let guard = descriptor.requires_peer.as_ref();
+        let decided = service.policy.authorize(&question, operation, guard, service.clock).await;
+        let decision = match &decided {
             Ok(authorized) => authorized.decision().clone(),
             Err(refused) => refused.decision.clone(),
         };
-        // What the agent's author asks of callers comes on top of what policy does.
-        if let (true, Some(guard)) =
-            (decision.is_allowed(), &service.host.descriptor(subject.index).requires_peer)
-            && !guard.admits(&self.connection.caller)
-        {
-            decision.reason = Reason::Guard;
-            decision.rule = Arc::clone(guard.rule());
-        }
-        let is_allowed = decision.is_allowed();
         service.metrics.decision(Some(subject.index.get()), self.connection.peer, &decision);
         span.set("authz.direction", || "inbound".into());
         span.set("authz.reason", || decision.reason.as_str().into());
         span.set("authz.rule", || (&*decision.rule).into());
         span.set("agent.capability", || name.as_str().into());
         span.set("agent.caller.spiffe_id", || self.connection.caller.name().into());
-        span.end(if is_allowed { Ok(()) } else { Err("refused") });
+        span.end(if decided.is_ok() { Ok(()) } else { Err("refused") });
         drop(span);
         let mut record = self.record(kind, Some(name.clone()), task_id.clone());
         record.params_sha256 = subject.params.as_ref().map(|params| sha256_hex(params.get()));
         record.outcome = AuditOutcome::Decided(decision);
         match decided {
-            Ok(authorized) if is_allowed => Ok((authorized, record)),
-            _ => {
+            Ok(authorized) => Ok((authorized, record)),
+            Err(_) => {
                 let AuditOutcome::Decided(decision) = &record.outcome else {
                     unreachable!("the outcome was set above")
                 };
@@ -426,6 +419,7 @@ impl Request<'_> {
             task_id,
             params_sha256: None,
             outcome: AuditOutcome::Refused("undecided"),
+            repeated: 0,
         }
     }
 }

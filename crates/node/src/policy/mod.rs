@@ -10,7 +10,8 @@ mod sources;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use convoke_model::{Operation, Revision};
+use convoke_agent::PeerGuard;
+use convoke_model::{Operation, Reason, Revision};
 use convoke_policy::{Authorized, Policy, Question, Refused, authorize, authorize_with};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -82,15 +83,17 @@ impl Decider {
     }
 
     /// Asks about `operation`. Exactly one revision of the policy decides, whichever is current when
-    /// it is asked.
+    /// it is asked. What the agent's author asks of callers, `guard`, comes on top of what the policy
+    /// does. The decision log keeps what comes of both.
     ///
     /// # Errors
     ///
-    /// [`Refused`], as from [`authorize`].
+    /// [`Refused`], as from [`authorize`], or with [`Reason::Guard`].
     pub(crate) async fn authorize(
         &self,
         question: &Question<'_>,
         operation: Operation,
+        guard: Option<&PeerGuard>,
         clock: Clock,
     ) -> Result<Authorized, Refused> {
         let question = Question { operation: operation.kind(), ..*question };
@@ -103,6 +106,15 @@ impl Decider {
                 let verdict = server.ask(&question).await;
                 authorize_with(verdict, operation, clock.monotonic().saturating_sub(began))
             }
+        };
+        let decided = match (decided, guard) {
+            (Ok(authorized), Some(guard)) if !guard.admits(question.caller) => {
+                let (operation, mut decision) = authorized.into_parts();
+                decision.reason = Reason::Guard;
+                decision.rule = Arc::clone(guard.rule());
+                Err(Refused { operation, decision })
+            }
+            (decided, _) => decided,
         };
         if let Some(log) = &self.log {
             log.keep(

@@ -85,6 +85,12 @@ impl Held {
         text
     }
 
+    /// Echo a text to one caller alone
+    #[capability(ephemeral, requires_peer = "spiffe://example.org/user/bob")]
+    async fn guarded(&self, _context: &Context, text: String) -> String {
+        text
+    }
+
     /// Wait until the test opens the gate
     #[capability(ephemeral)]
     async fn hold(&self, context: &Context) -> Option<u64> {

@@ -134,3 +134,24 @@ async fn each_decision_is_logged_with_what_it_was_decided_on() {
     assert_eq!(input["caller"]["spiffe_id"], "spiffe://example.org/user/ann");
     assert!(input["request"].get("params").is_none(), "parameters only where it is configured");
 }
+
+/// What the policy allows and the capability's own guard does not is a refusal in the log too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guards_refusal_is_logged_as_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("decisions.jsonl");
+    let logged = |yaml: &mut Value| {
+        yaml["authorization"]["decision_log"] = json!({"enabled": true, "path": path});
+    };
+    let (host, _gate) = held();
+    let world = World::start_with(host, EVERYBODY, logged).await;
+    let [ann, bob] = [world.client("/user/ann").await, world.client("/user/bob").await];
+    assert!(world.call(&ann, "guarded", json!({"text": "x"})).await.is_err());
+    assert!(world.call(&bob, "guarded", json!({"text": "x"})).await.is_ok());
+    world.end().await;
+    let lines = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = lines.iter().map(|line| (&line["allowed"], &line["reason"])).collect();
+    assert_eq!(told, [(&json!(false), &json!("guard")), (&json!(true), &json!("allowed"))]);
+    assert_eq!(lines[0]["rule"], "spiffe://example.org/user/bob");
+}
