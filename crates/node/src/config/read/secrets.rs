@@ -18,7 +18,8 @@ const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// The bits of a file's mode by which users other than its owner and group get at it.
 const MODE_OTHERS: u32 = 0o007;
 
-/// The secret that `file_key` or `env_key` of `section` says where to find. No message repeats it.
+/// The secret that `file_key` or `env_key` of `section` says where to find. No message repeats it,
+/// nor a name of nothing: that may be the secret itself, in the wrong place.
 ///
 /// The outer `None` means that there is a problem, which has been reported.
 pub(super) fn read(
@@ -37,8 +38,8 @@ pub(super) fn read(
     }
     let (key, found) = match (has, file, variable) {
         ((false, false), ..) => return Some(None),
-        (_, Some(file), _) => (file_key, from_file(Path::new(&file))),
-        (_, _, Some(variable)) => (env_key, from_variable(&variable, env)),
+        (_, Some(file), _) => (file_key, from_file(file_key, Path::new(&file))),
+        (_, _, Some(variable)) => (env_key, from_variable(env_key, &variable, env)),
         _ => return None,
     };
     let found = found.and_then(|text| {
@@ -54,24 +55,32 @@ pub(super) fn read(
     }
 }
 
-fn from_variable(name: &str, env: &Environment) -> Result<String, String> {
+fn from_variable(key: &str, name: &str, env: &Environment) -> Result<String, String> {
     if !is_variable_name(name) {
         return Err("what is given as the name of an environment variable is none; name the \
                     variable that holds the secret, not the secret"
             .to_owned());
     }
     let value = env.variables.get(name).ok_or_else(|| {
-        format!("the environment variable {name}, which is to hold a secret, is not set")
+        format!(
+            "`{key}` names an environment variable that is not set; set it, and name the variable \
+             that holds the secret, not the secret"
+        )
     })?;
     let value = value.to_str().ok_or_else(|| format!("the value of {name} is not UTF-8"))?;
     Ok(value.to_owned())
 }
 
-fn from_file(path: &Path) -> Result<String, String> {
+fn from_file(key: &str, path: &Path) -> Result<String, String> {
     let fail = |why: &dyn std::fmt::Display| {
         format!("the secret in {} cannot be read: {why}", path.display())
     };
-    let file = File::open(path).map_err(|why| fail(&why))?;
+    let file = File::open(path).map_err(|why| {
+        format!(
+            "`{key}` names a file that cannot be opened: {why}; name the file that holds the \
+             secret, not the secret"
+        )
+    })?;
     // What was opened is what is looked at, so that nothing can be put in its place in between.
     check(&file.metadata().map_err(|why| fail(&why))?).map_err(|why| fail(&why))?;
     let mut text = String::new();
@@ -104,7 +113,7 @@ mod tests {
         std::fs::write(&path, "s3cret\n").unwrap();
         let check = |mode: u32, expected: Result<&str, &str>| {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            match (from_file(&path), expected) {
+            match (from_file("token_file", &path), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected),
                 (Err(found), Err(expected)) => {
                     assert!(found.ends_with(expected), "{found}");
