@@ -6,14 +6,20 @@ use super::Problem;
 use super::rust_text::line_of;
 use super::tree::Tree;
 
+/// What is written by hand of the page on commands, and that page.
+const COMMAND_PROSE: &str = "crates/cli/src/man/";
+const COMMAND_PAGE: &str = "docs/reference/cli.md";
+
 /// Every relative link in a Markdown page names a file or directory of the project, and a
 /// heading that the page has.
 pub(crate) fn check(tree: &Tree) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (path, text) in tree.ending(".md") {
         let prose = prose_only(text);
+        // These are parts of one page, where their links are read.
+        let page = if path.starts_with(COMMAND_PROSE) { COMMAND_PAGE } else { path };
         for (line, target) in links(&prose) {
-            if let Some(what) = broken(tree, path, target) {
+            if let Some(what) = broken(tree, page, target) {
                 problems.push(Problem::new(path, line, what));
             }
         }
