@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::child::{Child, log_file};
+use crate::cores;
 use crate::load::Target;
 
 pub(crate) const AGENT: &str = "spiffe://example.org/exerciser";
@@ -72,6 +73,11 @@ impl Ground {
 
     /// Starts the trial's agent; `more` is merged into its configuration.
     pub(crate) fn agent(&self, name: &str, more: Value) -> Result<Agent> {
+        self.agent_on(name, more, false)
+    }
+
+    /// As [`Self::agent`], on a core of its own if it is to be kept apart.
+    pub(crate) fn agent_on(&self, name: &str, more: Value, apart: bool) -> Result<Agent> {
         let at = |suffix: &str| self.directory.path().join(format!("{name}.{suffix}"));
         let (config, policy) = (at("yaml"), at("rego"));
         let (audit, log) = (at("audit.jsonl"), at("log"));
@@ -89,7 +95,7 @@ impl Ground {
         merge(&mut text, more);
         // JSON is YAML too.
         std::fs::write(&config, text.to_string())?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = cores::server(&std::env::current_exe()?, apart);
         command.arg("agent").arg(&config).stdout(Stdio::null()).stderr(log_file(&log)?);
         command.env("CONVOKE_LOG", "warn,convoke_node::node=info,convoke_node::policy=info");
         let mut child = Child::start(&mut command)?;
