@@ -124,9 +124,19 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Keeps other processes from writing to `path`; `None` if that is there and no file, such as a
 /// terminal, which anybody may share.
 ///
-/// The lock is on a file of its own, which stays when the other is rotated. Where none can be made
-/// beside it, which also rules out rotation, it is on the file itself.
+/// The lock is on a file of its own, which stays when the other is rotated. Where there is none and
+/// none can be made, which also rules out rotation, it is on the file itself.
 fn lock(path: &Path) -> Result<Option<File>, AuditOpenError> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600);
+    lock_with(path, |path| options.open(path))
+}
+
+/// As [`lock`], with what opens a file or makes it, since what it may do is the user's.
+fn lock_with(
+    path: &Path,
+    open: impl Fn(&Path) -> io::Result<File>,
+) -> Result<Option<File>, AuditOpenError> {
     let unusable = |source| AuditOpenError::File { path: path.into(), source };
     match std::fs::metadata(path) {
         Ok(there) if !there.is_file() => return Ok(None),
@@ -134,17 +144,38 @@ fn lock(path: &Path) -> Result<Option<File>, AuditOpenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(unusable(error)),
     }
-    let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600);
-    let file = match options.open(with_suffix(path, ".lock")) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => options.open(path),
-        opened => opened,
-    };
-    let file = file.map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+    let held = |file: File| match file.try_lock() {
+        Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(AuditOpenError::Locked { path: path.into() }),
         Err(TryLockError::Error(error)) => Err(unusable(error)),
+    };
+    // Two users may differ in whether they can make a file here. Each takes its own kind of lock
+    // before it looks for the other kind, so that of two at the same time at least one gives way.
+    let beside = with_suffix(path, ".lock");
+    match open(&beside) {
+        Ok(file) => {
+            let lock = held(file)?;
+            let probe = held(open(path).map_err(unusable)?)?;
+            // Said, not left to its end: a process that is being forked may have it open too.
+            probe.unlock().map_err(unusable)?;
+            Ok(Some(lock))
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let lock = held(open(path).map_err(unusable)?)?;
+            match std::fs::symlink_metadata(&beside) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(lock)),
+                Err(error) => Err(unusable(error)),
+                Ok(_) => Err(unusable(io::Error::new(
+                    error.kind(),
+                    format!(
+                        "its lock `{}` cannot be opened by this user; run as its owner, or remove \
+                         it if no process writes the file",
+                        beside.display()
+                    ),
+                ))),
+            }
+        }
+        Err(error) => Err(unusable(error)),
     }
 }
 
@@ -188,4 +219,52 @@ fn ends_with_newline(path: &Path) -> io::Result<bool> {
 
 fn directory_of(path: &Path) -> Option<&Path> {
     path.parent().filter(|directory| !directory.as_os_str().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Opens like a user who can make no file beside `path` and open none that another user made.
+    fn lock_as_another_user(path: &Path) -> Result<Option<File>, AuditOpenError> {
+        lock_with(path, |opened| match opened == path {
+            true => OpenOptions::new().append(true).open(path),
+            false => Err(io::ErrorKind::PermissionDenied.into()),
+        })
+    }
+
+    fn written() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        std::fs::write(&path, "{}\n").unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_opened_is_not_passed_by() {
+        let check = |path: &Path| {
+            let error = lock_as_another_user(path).unwrap_err();
+            let AuditOpenError::File { path: named, source } = &error else { panic!("{error}") };
+            assert_eq!((named.as_path(), source.kind()), (path, io::ErrorKind::PermissionDenied));
+            assert!(source.to_string().contains("audit.jsonl.lock` cannot be opened"), "{source}");
+        };
+        let (_directory, path) = written();
+        let held = lock(&path).unwrap();
+        check(&path);
+        drop(held);
+        // Who cannot open it does not know that it is only left behind.
+        let (_directory, path) = written();
+        std::fs::write(with_suffix(&path, ".lock"), "").unwrap();
+        check(&path);
+    }
+
+    #[test]
+    fn a_file_beside_which_no_lock_can_be_made_has_one_writer_too() {
+        let (_directory, path) = written();
+        let held = lock_as_another_user(&path).unwrap();
+        assert!(held.is_some());
+        for second in [lock_as_another_user(&path), lock(&path)] {
+            assert!(matches!(second, Err(AuditOpenError::Locked { .. })), "{second:?}");
+        }
+    }
 }
