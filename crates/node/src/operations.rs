@@ -419,7 +419,6 @@ impl Request<'_> {
             task_id,
             params_sha256: None,
             outcome: AuditOutcome::Refused("undecided"),
-            repeated: 0,
         }
     }
 }
