@@ -46,6 +46,10 @@ struct Seen {
 enum Found {
     /// As before.
     Same,
+    /// As before, and what could not be loaded for this reason.
+    StillRefused(String),
+    /// The files were not left alone for long enough to be read.
+    Changing,
     /// Other files, with what they make.
     Other(Result<Policy, StartError>),
 }
@@ -79,7 +83,15 @@ impl Reload {
             let by_hand = self.until_the_next_look(asked).await;
             match self.look(by_hand).await {
                 Ok(Found::Same) if by_hand => tracing::info!("Policy is the one that is loaded"),
-                Ok(Found::Same) => {}
+                Ok(Found::StillRefused(why)) if by_hand => {
+                    say_refused(&why, &self.health.policy_news().revision);
+                }
+                Ok(Found::Same | Found::StillRefused(_)) => {}
+                Ok(Found::Changing) => {
+                    tracing::warn!(
+                        "Policy goes on changing and was not read; the last good one decides"
+                    );
+                }
                 Ok(Found::Other(Ok(policy))) => {
                     let revision = policy.revision();
                     self.metrics.reloaded(true);
@@ -118,8 +130,7 @@ impl Reload {
                 return Ok(found);
             }
         }
-        // It goes on changing; the next look is as good as this one.
-        Ok(Found::Same)
+        Ok(Found::Changing)
     }
 
     /// Reads the files, unless they change meanwhile or have since `before`.
@@ -140,7 +151,8 @@ impl Reload {
                 seen.paths = sources.paths().to_vec();
             }
             if seen.digest == digest {
-                return Some(Found::Same);
+                let refused = self.health.policy_news().refused;
+                return Some(refused.map_or(Found::Same, |(_, why)| Found::StillRefused(why)));
             }
             seen.digest = digest;
         }
@@ -150,7 +162,7 @@ impl Reload {
     fn refused(&self, error: &str) {
         self.metrics.reloaded(false);
         let revision = self.health.policy_refused(error, self.clock.now());
-        tracing::error!(error, revision, "Policy was not reloaded; the last good one decides");
+        say_refused(error, &revision);
     }
 
     fn stamps(&self) -> Vec<Option<Stamp>> {
@@ -162,6 +174,10 @@ impl Reload {
         // Nothing panics while it is held.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn say_refused(error: &str, revision: &str) {
+    tracing::error!(error, revision, "Policy was not reloaded; the last good one decides");
 }
 
 #[cfg(test)]
@@ -281,6 +297,38 @@ mod tests {
         let began = tokio::time::Instant::now();
         assert!(files.next().await.is_some());
         assert!(began.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_again_hears_again_why_a_policy_is_refused() {
+        let files = Files::new(ALLOW, "{}");
+        assert!(matches!(files.reload.look(true).await, Ok(Found::Same)));
+        fs::write(files.path("p.rego"), "package other\nallow := true\n").unwrap();
+        assert_eq!(files.next().await, None);
+        let (_, told) = files.refused().unwrap();
+        match files.reload.look(true).await {
+            Ok(Found::StillRefused(why)) => assert_eq!(why, told),
+            _ => panic!("the policy that lies there is not loaded"),
+        }
+        fs::write(files.path("p.rego"), ALLOW).unwrap();
+        assert!(files.next().await.is_some());
+        assert!(matches!(files.reload.look(true).await, Ok(Found::Same)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_go_on_changing_are_not_said_to_be_loaded() {
+        let files = Files::new(ALLOW, "{}");
+        let path = files.path("p.rego");
+        let writing = async {
+            for lines in 1.. {
+                fs::write(&path, format!("{DENY}{}", "# more\n".repeat(lines))).unwrap();
+                tokio::time::sleep(SETTLE / 2).await;
+            }
+        };
+        tokio::select! {
+            () = writing => {}
+            found = files.reload.look(true) => assert!(matches!(found, Ok(Found::Changing))),
+        }
     }
 
     /// A file that is being written is not read before it has been left alone for a moment.
