@@ -98,10 +98,14 @@ impl RemoteVerdict {
     /// does not matter here.
     #[must_use]
     pub fn is_answer(&self) -> bool {
-        matches!(
-            self.reason,
-            Reason::Allowed(_) | Reason::Denied(_) | Reason::Undefined | Reason::NotADecision
-        )
+        is_answer(&self.reason)
+    }
+
+    /// Whether this status and body are an answer, as [`RemoteVerdict::is_answer`] says, whatever
+    /// was asked.
+    #[must_use]
+    pub fn can_read(status: u16, body: &[u8]) -> bool {
+        is_answer(&read(status, body).0)
     }
 
     /// The decision on `operation`, which is a refusal if the server was asked about another one.
@@ -114,6 +118,13 @@ impl RemoteVerdict {
         };
         Decision { reason, rule: self.rule, revision: self.revision, took }
     }
+}
+
+fn is_answer(reason: &Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Allowed(_) | Reason::Denied(_) | Reason::Undefined | Reason::NotADecision
+    )
 }
 
 fn read(status: u16, body: &[u8]) -> (Reason, Option<String>) {

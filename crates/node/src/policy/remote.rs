@@ -71,7 +71,6 @@ pub(super) struct PolicyServer {
     pool: Pool,
     route: Route,
     decision: Uri,
-    health_path: Uri,
     token: Option<HeaderValue>,
     timeout: Duration,
     breaker: Breaker,
@@ -129,7 +128,6 @@ impl PolicyServer {
             policy: RemotePolicy::new(name),
             pool: Pool::new(Dialer::default(), limits),
             decision: path(format!("{prefix}/v1/data/{name}"))?,
-            health_path: path(format!("{prefix}/health"))?,
             route: Route { address, tls, identity: "".into(), revision: 0 },
             token,
             timeout: config.timeout,
@@ -164,7 +162,7 @@ impl PolicyServer {
             Ok(answer) => {
                 let status = answer.status().as_u16();
                 let verdict = RemoteVerdict::read(&self.policy, operation, status, answer.body());
-                (verdict, format!("the policy server answered {status}, not with a decision"))
+                (verdict, not_with_a_decision(status))
             }
             Err(SendError::TimedOut { .. }) => {
                 let verdict = failed(RemoteError::OverTime);
@@ -198,19 +196,25 @@ impl PolicyServer {
             if self.up.load(Ordering::Relaxed) {
                 continue;
             }
-            match self.send(Request::get(&self.health_path), Bytes::new()).await {
-                // Something between us and the server may not know this path; it does know whether
-                // there is a server.
-                Ok(answer) if !answer.status().is_server_error() => {
-                    self.breaker.reset();
-                    self.is_up();
-                }
-                Ok(answer) if first => self.is_down(&format!("it answered {}", answer.status())),
-                Err(error) if first => self.is_down(&chain(&error)),
-                Ok(_) | Err(_) => {}
+            if let (Err(error), true) = (self.look().await, first) {
+                self.is_down(&error);
             }
             first = false;
         }
+    }
+
+    /// Asks where decisions are asked for, as one is, whether there is an answer: a server that is
+    /// healthy may still not decide, for us or at all. Says what came instead of an answer.
+    async fn look(&self) -> Result<(), String> {
+        let sent = self.send(Request::post(&self.decision), Bytes::from(envelope(b"{}"))).await;
+        let answer = sent.map_err(|error| chain(&error))?;
+        let status = answer.status().as_u16();
+        if !RemoteVerdict::can_read(status, answer.body()) {
+            return Err(not_with_a_decision(status));
+        }
+        self.breaker.reset();
+        self.is_up();
+        Ok(())
     }
 
     async fn send(
@@ -258,6 +262,10 @@ impl fmt::Display for PolicyServer {
         let scheme = if address.is_https() { "https" } else { "http" };
         write!(f, "{scheme}://{}:{}{}", address.host(), address.port(), self.decision)
     }
+}
+
+fn not_with_a_decision(status: u16) -> String {
+    format!("the policy server answered {status}, not with a decision")
 }
 
 fn envelope(input: &[u8]) -> Vec<u8> {

@@ -200,9 +200,10 @@ async fn a_dead_server_is_spared_said_and_found_again() {
     let answering = tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = [0; 1024];
-            let read = stream.read(&mut request).await.unwrap();
-            assert!(request[..read].starts_with(b"GET /health HTTP/1.1\r\n"));
+            let mut request = Vec::new();
+            while !is_whole(&request) {
+                assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+            }
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
             stream.write_all(answer).await.unwrap();
         }
@@ -218,6 +219,27 @@ async fn a_dead_server_is_spared_said_and_found_again() {
     }
     assert!(server.breaker.leave(server.began.elapsed()).is_some());
     answering.abort();
+}
+
+/// A server that does not decide, such as one that takes our token no more, is not found again by
+/// being there.
+#[tokio::test]
+async fn a_server_is_found_again_where_it_decides() {
+    for (status, body, reason) in CONTRACT {
+        let server = Server::answering(status, body).await;
+        let policy = server.policy();
+        for _ in 0..5 {
+            policy.breaker.leave(Duration::ZERO).unwrap().failed(Duration::ZERO);
+        }
+        let answers = reason != "unreachable";
+        assert_eq!(policy.look().await.is_ok(), answers, "{status} {body}");
+        assert_eq!(policy.up.load(Ordering::Relaxed), answers);
+        assert_eq!(policy.breaker.leave(Duration::ZERO).is_some(), answers, "it is still spared");
+        let [asked] = server.asked().try_into().unwrap();
+        assert!(asked.starts_with("POST /v1/data/agentweave/authz HTTP/1.1\r\n"), "{asked}");
+        assert!(asked.contains("authorization: Bearer s3cret\r\n"), "{asked}");
+        assert!(asked.ends_with("\r\n\r\n{\"input\":{}}"), "{asked}");
+    }
 }
 
 #[test]
