@@ -132,11 +132,13 @@ impl Running {
         self.audience.remove(subscriber);
     }
 
-    /// Ends what follows a task that nobody works on any more. Where it has ended, this changes
-    /// nothing.
+    /// Ends what follows a task that nobody works on any more, and lets go who waits for it. Where
+    /// it has ended, this changes nothing.
     pub(super) fn abandon(&self) {
         self.output.close(OutputError::Ended);
         self.audience.end(End::Lost);
+        // Who waits gets the task as it stands: nothing more will come of it.
+        self.answer.send_replace(true);
     }
 
     /// Runs the handler to its end, or a little beyond the task's, and commits what it says.
@@ -398,4 +400,30 @@ async fn reload(service: &Service, scope: &Scope, id: &TaskId) -> Result<State, 
 pub(crate) fn ended(id: &TaskId) -> Fault {
     let text = format!("task `{id}` has ended, so nothing follows; read it with `GetTask`");
     Fault::new(FaultCode::UnsupportedOperation, text).with("taskId", id.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use convoke_model::{Caller, CapabilityName, SpiffeId};
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn running() -> Arc<Running> {
+        let agent = SpiffeId::parse("spiffe://example.org/agent/worker").unwrap();
+        let id = ids::task();
+        let capability = CapabilityName::parse("work").unwrap();
+        let state = State::new(id.clone(), ids::context(), capability);
+        Running::new(id, Scope::new(agent, &Caller::Anonymous), state, &Quota::new(1))
+    }
+
+    #[test]
+    fn who_waits_for_a_task_that_nobody_works_on_any_more_is_answered() {
+        let running = running();
+        assert_eq!(running.answered().now_or_never(), None);
+        running.abandon();
+        assert_eq!(running.answered().now_or_never(), Some(()));
+    }
 }
