@@ -66,15 +66,19 @@ impl Request<'_> {
         self.admit(&operation).await?;
         let subject = self.look_up(&operation).await?;
         self.about.get_or_init(|| subject.index);
+        // Before policy decides: one that takes its place from here on is news to a stream.
+        let revision = self.service.policy.changes();
         let (authorized, audit) = self.authorize(operation, &subject).await?;
         match authorized.into_parts().0 {
             Operation::SendMessage(request) => self.send(request, subject, audit).await,
             Operation::GetTask(request) => self.get(request, subject, audit).await,
             Operation::CancelTask(request) => self.cancel(request, audit).await,
             Operation::SendStreamingMessage(request) => {
-                self.send_streaming(request, subject, audit).await
+                self.send_streaming(request, subject, audit, revision).await
             }
-            Operation::SubscribeToTask(request) => self.subscribe(request, subject, audit).await,
+            Operation::SubscribeToTask(request) => {
+                self.subscribe(request, subject, audit, revision).await
+            }
         }
     }
 

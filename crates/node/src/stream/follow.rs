@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bytes::Bytes;
 use convoke_agent::CapabilityIndex;
 use convoke_model::{
-    AuditRecord, Fault, FaultCode, Json, Message, Operation, RequestId, SendMessage,
+    AuditRecord, Fault, FaultCode, Json, Message, Operation, RequestId, Revision, SendMessage,
     SubscribeToTask, TraceContext,
 };
+use tokio::sync::watch;
 
 use super::{Seat, Subscriber, Subscription, Until};
 use crate::budget::Room;
@@ -20,6 +21,8 @@ use crate::tasks::{Join, Running, Taken, ended};
 pub(crate) struct Follow {
     pub(super) subscription: Subscription,
     pub(super) rights: Rights,
+    /// Seen as far as the decision that let the caller follow.
+    pub(super) revision: watch::Receiver<Revision>,
     /// The first event: the task.
     pub(super) first: Bytes,
     pub(super) seat: Seat,
@@ -57,12 +60,14 @@ impl Rights {
 }
 
 impl Request<'_> {
-    /// Sends as `SendMessage` does, and answers with all that becomes of it.
+    /// Sends as `SendMessage` does, and answers with all that becomes of it. `revision` was taken
+    /// before policy decided.
     pub(crate) async fn send_streaming(
         &self,
         request: SendMessage,
         subject: Subject,
         audit: AuditRecord,
+        revision: watch::Receiver<Revision>,
     ) -> Result<Answer, Fault> {
         let seat = match self.service.streams.seat(&self.connection.caller_name) {
             Ok(seat) => seat,
@@ -79,17 +84,18 @@ impl Request<'_> {
         match self.take(request, subject, audit, Some(join)).await? {
             Taken::Message(message) => Ok(Answer::Message(message)),
             Taken::Task(task) => {
-                self.follow(task, subscriber, (index, params), outline, seat).await
+                self.follow(task, subscriber, (index, params), outline, (seat, revision)).await
             }
         }
     }
 
-    /// Follows a task that has not ended.
+    /// Follows a task that has not ended. `revision` was taken before policy decided.
     pub(crate) async fn subscribe(
         &self,
         request: SubscribeToTask,
         subject: Subject,
         audit: AuditRecord,
+        revision: watch::Receiver<Revision>,
     ) -> Result<Answer, Fault> {
         let service = self.service;
         service.put_on_record(Some(audit)).await?;
@@ -105,7 +111,8 @@ impl Request<'_> {
         let subscriber = Subscriber::new(Until::Ended);
         task.join(service, &subscriber, None, false).await?;
         let asked = (subject.index, None);
-        self.follow(task, subscriber, asked, Operation::SubscribeToTask(request), seat).await
+        let operation = Operation::SubscribeToTask(request);
+        self.follow(task, subscriber, asked, operation, (seat, revision)).await
     }
 
     async fn follow(
@@ -114,7 +121,7 @@ impl Request<'_> {
         subscriber: Arc<Subscriber>,
         (capability, params): (CapabilityIndex, Option<Json>),
         operation: Operation,
-        seat: Seat,
+        (seat, revision): (Seat, watch::Receiver<Revision>),
     ) -> Result<Answer, Fault> {
         let service = self.service;
         let first = subscriber.first();
@@ -133,7 +140,8 @@ impl Request<'_> {
             capability,
             params,
         };
-        Ok(Answer::Follow(Box::new(Follow { subscription, rights, first: room.hold(first), seat })))
+        let first = room.hold(first);
+        Ok(Answer::Follow(Box::new(Follow { subscription, rights, revision, first, seat })))
     }
 }
 

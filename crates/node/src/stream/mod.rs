@@ -6,6 +6,7 @@
 
 mod audience;
 mod follow;
+mod turn;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,14 +17,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use convoke_a2a::jsonrpc::RequestIdJson;
 use convoke_a2a::jsonrpc::stream::{EVENT_STREAM, HEARTBEAT, Head, fault_event, message_tail};
-use convoke_model::{Fault, FaultCode, Message, Revision};
+use convoke_model::{Fault, FaultCode, Message};
 use convoke_net::server::{ResponseBody, StreamError};
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http_body::Frame;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -33,14 +33,9 @@ use crate::tasks::Running;
 pub(crate) use audience::{Audience, End, Shown, Subscriber, Until, state_after};
 pub(crate) use follow::Follow;
 use follow::Rights;
+use turn::{Turn, Turns};
 
-/// How often a stream without news shows that it is alive. Source: the design's bounds of streams.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
-
-/// How often it is asked anew whether a stream's caller may still follow. Source: as above.
-const RIGHTS_EVERY: Duration = Duration::from_secs(5 * 60);
-
-/// Most streams that one caller may have open at an agent. Source: as above.
+/// Most streams that one caller may have open at an agent. Source: the design's bounds of streams.
 const STREAMS_PER_CALLER_MAX: usize = 256;
 
 /// How long before its connection a stream ends at most, so that its last event still gets there.
@@ -121,24 +116,19 @@ struct Stream {
     first: Option<Bytes>,
     out: VecDeque<Bytes>,
     done: bool,
-    revision: watch::Receiver<Revision>,
-    ending: CancellationToken,
-    heartbeat_at: Instant,
-    rights_at: Instant,
-    /// Shortly before the connection ends.
-    ends_at: Option<Instant>,
+    turns: Turns,
     _seat: Seat,
 }
 
 /// The answer to request `id` that follows a task.
 pub(crate) fn answer(follow: Follow, id: RequestIdJson) -> Response<ResponseBody> {
     let now = Instant::now();
-    let Follow { subscription, rights, first, seat } = follow;
-    let service = Arc::clone(&rights.service);
+    let Follow { subscription, rights, revision, first, seat } = follow;
     let ends_at = rights.connection.ends_at.map(|ends_at| {
         let left = ends_at.saturating_duration_since(now);
         ends_at.checked_sub(LAST_WORDS.min(left / 4)).unwrap_or(now)
     });
+    let turns = Turns::new(revision, rights.service.streams.ending.clone(), ends_at);
     let stream = Stream {
         head: Head::new(&id),
         id,
@@ -147,11 +137,7 @@ pub(crate) fn answer(follow: Follow, id: RequestIdJson) -> Response<ResponseBody
         first: Some(first),
         out: VecDeque::new(),
         done: false,
-        revision: service.policy.changes(),
-        ending: service.streams.ending.clone(),
-        heartbeat_at: now + HEARTBEAT_EVERY,
-        rights_at: now + RIGHTS_EVERY,
-        ends_at,
+        turns,
         _seat: seat,
     };
     let pieces = unfold(Box::new(stream), |mut stream| async move {
@@ -191,50 +177,30 @@ impl Stream {
             if self.done {
                 return None;
             }
-            let alarm = self.heartbeat_at.min(self.rights_at);
-            let alarm = self.ends_at.map_or(alarm, |ends_at| alarm.min(ends_at));
-            tokio::select! {
-                biased;
-                (events, end) = self.subscription.subscriber.next() => {
+            match self.turns.next(&self.subscription.subscriber).await {
+                Turn::Ask => self.ask_again().await,
+                Turn::Show(events, end) => {
                     self.lay_out(events);
-                    match end {
-                        Some(end) => self.end(end),
-                        None => self.heartbeat_at = Instant::now() + HEARTBEAT_EVERY,
+                    if let Some(end) = end {
+                        self.end(end);
                     }
                 }
-                () = self.ending.cancelled() => self.fail(&Fault::new(
+                Turn::ConnectionEnds => self.fail(&Fault::new(
+                    FaultCode::Unauthenticated,
+                    "the connection ends, with a certificate of either side or for its age; \
+                     connect again and follow the task with `SubscribeToTask`",
+                )),
+                Turn::NodeEnds => self.fail(&Fault::new(
                     FaultCode::Unavailable,
                     "the node ends, and so does this stream; the task can be followed again",
                 )),
-                // An error would mean that nothing decides any more; asking says so.
-                _changed = self.revision.changed() => self.ask_again().await,
-                () = sleep_until(alarm) => self.ring().await,
+                Turn::Heartbeat => self.out.push_back(HEARTBEAT),
             }
-        }
-    }
-
-    /// Does what is due by the clock.
-    async fn ring(&mut self) {
-        let now = Instant::now();
-        if self.ends_at.is_some_and(|ends_at| ends_at <= now) {
-            return self.fail(&Fault::new(
-                FaultCode::Unauthenticated,
-                "the connection ends, with a certificate of either side or for its age; connect \
-                 again and follow the task with `SubscribeToTask`",
-            ));
-        }
-        if self.rights_at <= now {
-            self.ask_again().await;
-        }
-        if self.heartbeat_at <= now {
-            self.heartbeat_at = now + HEARTBEAT_EVERY;
-            self.out.push_back(HEARTBEAT);
         }
     }
 
     /// Asks whether the caller may still follow.
     async fn ask_again(&mut self) {
-        self.rights_at = Instant::now() + RIGHTS_EVERY;
         if let Err(fault) = self.rights.check().await {
             self.fail(&fault);
         }
