@@ -283,7 +283,10 @@ impl Scene {
         let begun = Instant::now();
         let client = Arc::clone(&self.client);
         let (answer, took) = self
-            .watched(async { (call(&client, agent, capability, params).await, begun.elapsed()) })
+            .watched(async {
+                let answer = Box::pin(call(&client, agent, capability, params)).await;
+                (answer, begun.elapsed())
+            })
             .await?;
         say(format!("   {}", self.paint.dim(&format!("answered in {}", millis(took)))));
         paint::result(&answer?, Output { json: false, pretty: true })?;
@@ -302,7 +305,8 @@ impl Scene {
         let client = Arc::clone(&self.client);
         let (answer, took) = self
             .watched(async {
-                (call(&client, agent, "analyze_document", params).await, begun.elapsed())
+                let answer = Box::pin(call(&client, agent, "analyze_document", params)).await;
+                (answer, begun.elapsed())
             })
             .await?;
         match answer {
