@@ -113,6 +113,7 @@ pub fn audit(request_id: &str) -> AuditRecord {
         task_id: None,
         params_sha256: None,
         outcome: AuditOutcome::Refused("contract test"),
+        repeated: 0,
     }
 }
 

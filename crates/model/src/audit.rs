@@ -34,6 +34,9 @@ pub struct AuditRecord {
     pub params_sha256: Option<String>,
     /// What came of it.
     pub outcome: AuditOutcome,
+    /// How many more requests the record stands for that were refused for the same reason. The
+    /// record itself is that of the last one, so it counts for 1 + `repeated`.
+    pub repeated: u64,
 }
 
 /// What came of a request.
@@ -81,6 +84,9 @@ impl AuditRecord {
                 field(line, "decision", "deny");
                 field(line, "reason", why);
             }
+        }
+        if self.repeated > 0 {
+            number(line, "repeated", self.repeated);
         }
         line.extend_from_slice(b"}\n");
     }
@@ -286,6 +292,7 @@ mod tests {
             task_id: Some(TaskId::parse("t-1").unwrap()),
             params_sha256: Some("ab".into()),
             outcome,
+            repeated: 0,
         }
     }
 
@@ -330,6 +337,8 @@ mod tests {
         let mut refused = record(AuditOutcome::Refused("no_credential"));
         (refused.capability, refused.task_id, refused.params_sha256) = (None, None, None);
         check(&refused, "", r#""decision":"deny","reason":"no_credential"}"#);
+        refused.repeated = 41;
+        check(&refused, "", r#""decision":"deny","reason":"no_credential","repeated":41}"#);
     }
 
     #[test]

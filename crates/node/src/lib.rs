@@ -33,6 +33,7 @@ mod operations;
 mod path_metrics;
 mod policy;
 mod quota;
+mod refusals;
 pub mod routes;
 mod service;
 mod sparse;

@@ -36,6 +36,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::otlp::{OtlpError, Spans};
 use crate::observe::trace::Tracer;
 use crate::policy::{Decider, DecisionLogError, PolicyServerError};
+use crate::refusals::Refusals;
 use crate::service::Service;
 use crate::sparse::Sparse;
 use crate::stream::Streams;
@@ -225,6 +226,7 @@ impl Node {
             ),
             journal,
             audit: Arc::clone(&audit) as _,
+            refusals: Refusals::default(),
             identity: Arc::clone(&identity),
             outbound,
             tasks: Tasks::default(),
@@ -338,7 +340,10 @@ impl Node {
                 let mut tick = tokio::time::interval(LOOK_EVERY);
                 loop {
                     tokio::select! {
-                        _ = tick.tick() => look(&service, &identity, &audit),
+                        _ = tick.tick() => {
+                            look(&service, &identity, &audit);
+                            service.write_due_refusals();
+                        }
                         () = drained.cancelled() => return,
                     }
                 }
@@ -397,6 +402,7 @@ impl Node {
             cut: mesh.cut + plain.cut,
             lost_tasks,
         };
+        service.write_all_refusals();
         service.note(AuditEventKind::Shutdown {
             finished: summary.finished,
             cut: summary.cut,

@@ -17,6 +17,7 @@ use crate::observe::health::Health;
 use crate::observe::metrics::Metrics;
 use crate::observe::trace::Tracer;
 use crate::policy::Decider;
+use crate::refusals::Refusals;
 use crate::sparse::Sparse;
 use crate::stream::Streams;
 use crate::tasks::Tasks;
@@ -30,6 +31,8 @@ pub(crate) struct Service {
     pub(crate) admission: Arc<Admission>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) audit: Arc<dyn AuditSink>,
+    /// Refusals that are counted before they are put on record.
+    pub(crate) refusals: Refusals,
     pub(crate) identity: Arc<IdentitySource>,
     pub(crate) outbound: Arc<dyn Outbound>,
     pub(crate) tasks: Tasks,
@@ -56,15 +59,35 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Puts a decision without a change of state on record. What cannot be put on record is not
-    /// done.
+    /// Puts a decision without a change of state on record; a refusal without a task may be counted
+    /// and put on record with others. What cannot be put on record is not done.
     pub(crate) async fn put_on_record(&self, record: Option<AuditRecord>) -> Result<(), Fault> {
         let Some(record) = record else { return Ok(()) };
-        let mut taken = self.journal.record(record);
-        if taken.is_ok() && self.audit.waits() {
-            taken = self.journal.flush().await;
-        }
-        taken.map_err(|error| self.commit_fault(&error))
+        let put = |record| self.journal.record(record);
+        let taken = if Refusals::concerns(&record) {
+            self.refusals.take(record, self.clock.monotonic(), put)
+        } else {
+            put(record).map(|()| true)
+        };
+        let written = match taken {
+            Ok(true) if self.audit.waits() => match self.refusals.write_all(put) {
+                Ok(()) => self.journal.flush().await,
+                Err(error) => Err(error),
+            },
+            taken => taken.map(drop),
+        };
+        written.map_err(|error| self.commit_fault(&error))
+    }
+
+    /// Puts refusals on record that were counted long enough.
+    pub(crate) fn write_due_refusals(&self) {
+        let put = |record| self.journal.record(record);
+        note_untaken(self.refusals.write_due(self.clock.monotonic(), put));
+    }
+
+    /// Puts all refusals on record that were counted.
+    pub(crate) fn write_all_refusals(&self) {
+        note_untaken(self.refusals.write_all(|record| self.journal.record(record)));
     }
 
     /// Puts on record what happened to the node itself.
@@ -92,5 +115,13 @@ impl Service {
                 Fault::new(FaultCode::Internal, "the journal refused the change")
             }
         }
+    }
+}
+
+/// Says that counted refusals were not taken. Their callers have their answers, so there is nobody
+/// to refuse.
+fn note_untaken(taken: Result<(), JournalError>) {
+    if let Err(error) = taken {
+        tracing::error!(event_type = "authorization", %error, "Audit record was not taken");
     }
 }

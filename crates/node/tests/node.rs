@@ -243,6 +243,25 @@ async fn what_policy_refuses_is_not_done_and_is_on_record() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_over_and_over_does_not_fill_the_trail() {
+    const CALLS: u64 = 100;
+    for sync in [false, true] {
+        let synced = |yaml: &mut Value| yaml["observability"]["audit"]["sync"] = json!(sync);
+        let nobody = "package agentweave.authz\ndefault allow := false\n";
+        let world = World::start_with(Host::new(Moody).unwrap(), nobody, synced).await;
+        for _ in 0..CALLS {
+            let refused = world.dev("SendMessage", send("echo", json!({"text": "x"}))).await;
+            assert!(refused["error"].is_object(), "{refused}");
+        }
+        let records = world.end().await;
+        let of = |record: &Value| 1 + record["repeated"].as_u64().unwrap_or(0);
+        assert_eq!(records.iter().map(of).sum::<u64>(), CALLS);
+        assert!(records.len() < 50, "{}", records.len());
+        assert!(records[0].get("repeated").is_none(), "the first is on record by itself");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_matches_and_never_selects() {
     let world = world(EVERYBODY).await;
     let ann = world.client("/user/ann").await;
