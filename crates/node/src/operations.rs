@@ -229,7 +229,7 @@ impl Request<'_> {
         let configuration = request.configuration.clone();
         let running = match self.take(request, subject, audit, None).await? {
             Taken::Message(message) => return Ok(Answer::Message(message)),
-            Taken::Task(running, _) => running,
+            Taken::Task(running) => running,
         };
         if !configuration.return_immediately {
             self.until_the_deadline(running.answered()).await;
@@ -270,7 +270,7 @@ impl Request<'_> {
             audit,
             join,
         };
-        let taken = service
+        let running = service
             .tasks
             .submit(service, id, submission, |running, context_id| {
                 let (stop, id) = (running.stop().clone(), running.id().clone());
@@ -280,7 +280,7 @@ impl Request<'_> {
             .await?;
         // The journal bounds what the task holds from here on.
         drop(std::mem::take(&mut *self.room.lock().unwrap_or_else(PoisonError::into_inner)));
-        Ok(taken)
+        Ok(Taken::Task(running))
     }
 
     /// Gives a message to the task that it names.
@@ -300,13 +300,10 @@ impl Request<'_> {
         };
         service.tasks.tell(service, &running, message, audit).await?;
         drop(std::mem::take(&mut *self.room.lock().unwrap_or_else(PoisonError::into_inner)));
-        let follower = match join {
-            Some(join) => {
-                Some(running.join(service, &join.subscriber, join.history, true).await?)
-            }
-            None => None,
-        };
-        Ok(Taken::Task(running, follower))
+        if let Some(join) = join {
+            running.join(service, &join.subscriber, join.history, true).await?;
+        }
+        Ok(Taken::Task(running))
     }
 
     /// Runs an ephemeral capability within the request: if the caller leaves, it is dropped.
