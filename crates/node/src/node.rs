@@ -162,7 +162,8 @@ impl StartError {
 
 impl Node {
     /// Builds a node and opens its listeners. Nothing is bound before the configuration, the
-    /// policy, the audit log and the identity are good.
+    /// policy, the audit log and the identity are good, and the agent's `on_start` has run. If it
+    /// fails after that, the agent's `on_stop` runs too.
     ///
     /// # Errors
     ///
@@ -246,41 +247,31 @@ impl Node {
 
         let lifetime = CancellationToken::new();
         let itself = context::of_agent(&service, lifetime.clone());
+        // From here on the agent may have begun something, which must not outlast a failed start.
+        let lifetime = lifetime.drop_guard();
         service.host.start(&itself).await.map_err(StartError::Agent)?;
 
-        let limits = limits(&config);
-        let tls = tls::server_config(&identity).map_err(StartError::Tls)?;
-        let routes = Routes { listener: Listener::Mesh, service: Arc::clone(&service) };
-        let mesh = Server::bind(config.server.address(), Some(tls), limits.clone(), routes)
-            .map_err(|source| StartError::Bind { listener: "mesh", source })?;
-        // The card names the port, which is known only now; nothing is accepted before `run`.
-        let url = config
-            .server
-            .advertise_address
-            .unwrap_or_else(|| format!("https://localhost:{}/", mesh.local_addr().port()));
-        let card = CardReply::new(&service.agent, &service.host, url, clock.now())?;
-        service.card.get_or_init(|| card);
-        let dev = options.dev.map(|address| {
-            let routes = Routes { listener: Listener::Dev, service: Arc::clone(&service) };
-            Server::bind(address, None, limits.clone(), routes)
-                .map_err(|source| StartError::Bind { listener: "development", source })
-        });
-        let watch = config.observability.metrics.as_ref().map(|metrics| {
-            let (service, path) = (Arc::clone(&service), metrics.path.clone());
-            Server::bind(metrics.address(), None, limits, MetricsRoutes { service, path })
-                .map_err(|source| StartError::Bind { listener: "metrics", source })
-        });
+        let drain_timeout = config.server.drain_timeout;
+        let Listeners { mesh, dev, metrics } =
+            match Listeners::open(&config, options.dev, &service, &identity) {
+                Ok(listeners) => listeners,
+                Err(error) => {
+                    drop(lifetime);
+                    stop(&service.host, Instant::now() + drain_timeout).await;
+                    return Err(error);
+                }
+            };
         let node = Self {
             service,
             identity,
             audit,
             mesh,
-            dev: dev.transpose()?,
-            metrics: watch.transpose()?,
+            dev,
+            metrics,
             spans,
-            drain_timeout: config.server.drain_timeout,
+            drain_timeout,
             reload: options.reload,
-            lifetime: lifetime.drop_guard(),
+            lifetime,
         };
         node.look();
         Ok(node)
@@ -383,9 +374,7 @@ impl Node {
             // Tasks whose callers did not wait are still at work.
             let lost_tasks = service.tasks.ended(deadline).await;
             drop(lifetime);
-            if timeout_at(deadline, service.host.stop()).await.is_err() {
-                tracing::warn!("The agent's `on_stop` took longer than the drain may and was dropped");
-            }
+            stop(&service.host, deadline).await;
             drained.cancel();
             (mesh, plain, lost_tasks)
         };
@@ -425,6 +414,53 @@ impl Node {
 
     fn look(&self) {
         look(&self.service, &self.identity, &self.audit);
+    }
+}
+
+/// What a node listens on. Nothing is accepted before [`Node::run`].
+struct Listeners {
+    mesh: Server<Routes>,
+    dev: Option<Server<Routes>>,
+    metrics: Option<Server<MetricsRoutes>>,
+}
+
+impl Listeners {
+    /// Opens what `config` names, and `dev`. The card, which names the port, is made between.
+    fn open(
+        config: &Config,
+        dev: Option<SocketAddr>,
+        service: &Arc<Service>,
+        identity: &Arc<IdentitySource>,
+    ) -> Result<Self, StartError> {
+        let limits = limits(config);
+        let tls = tls::server_config(identity).map_err(StartError::Tls)?;
+        let routes = |listener| Routes { listener, service: Arc::clone(service) };
+        let address = config.server.address();
+        let mesh = Server::bind(address, Some(tls), limits.clone(), routes(Listener::Mesh))
+            .map_err(|source| StartError::Bind { listener: "mesh", source })?;
+        let url = config.server.advertise_address.clone();
+        let url =
+            url.unwrap_or_else(|| format!("https://localhost:{}/", mesh.local_addr().port()));
+        let card = CardReply::new(&service.agent, &service.host, url, service.clock.now())?;
+        service.card.get_or_init(|| card);
+        let dev = dev.map(|address| {
+            Server::bind(address, None, limits.clone(), routes(Listener::Dev))
+                .map_err(|source| StartError::Bind { listener: "development", source })
+        });
+        let dev = dev.transpose()?;
+        let metrics = config.observability.metrics.as_ref().map(|metrics| {
+            let (service, path) = (Arc::clone(service), metrics.path.clone());
+            Server::bind(metrics.address(), None, limits, MetricsRoutes { service, path })
+                .map_err(|source| StartError::Bind { listener: "metrics", source })
+        });
+        Ok(Self { mesh, dev, metrics: metrics.transpose()? })
+    }
+}
+
+/// Runs the agent's `on_stop`, until `deadline` at most.
+async fn stop(host: &Host, deadline: Instant) {
+    if timeout_at(deadline, host.stop()).await.is_err() {
+        tracing::warn!("The agent's `on_stop` took longer than the drain may and was dropped");
     }
 }
 

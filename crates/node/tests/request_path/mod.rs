@@ -5,6 +5,7 @@ mod drain;
 mod intake;
 mod overload;
 mod policy;
+mod start;
 mod wire;
 
 use std::sync::Arc;
