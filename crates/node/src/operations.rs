@@ -229,7 +229,7 @@ impl Request<'_> {
         let configuration = request.configuration.clone();
         let running = match self.take(request, subject, audit, None).await? {
             Taken::Message(message) => return Ok(Answer::Message(message)),
-            Taken::Task(running) => running,
+            Taken::Task(running, _) => running,
         };
         if !configuration.return_immediately {
             self.until_the_deadline(running.answered()).await;
@@ -270,7 +270,7 @@ impl Request<'_> {
             audit,
             join,
         };
-        let running = service
+        let taken = service
             .tasks
             .submit(service, id, submission, |running, context_id| {
                 let (stop, id) = (running.stop().clone(), running.id().clone());
@@ -280,7 +280,7 @@ impl Request<'_> {
             .await?;
         // The journal bounds what the task holds from here on.
         drop(std::mem::take(&mut *self.room.lock().unwrap_or_else(PoisonError::into_inner)));
-        Ok(Taken::Task(running))
+        Ok(taken)
     }
 
     /// Gives a message to the task that it names.
@@ -300,10 +300,11 @@ impl Request<'_> {
         };
         service.tasks.tell(service, &running, message, audit).await?;
         drop(std::mem::take(&mut *self.room.lock().unwrap_or_else(PoisonError::into_inner)));
-        if let Some(join) = join {
-            running.join(service, &join.subscriber, join.history, true).await?;
-        }
-        Ok(Taken::Task(running))
+        let follower = match join {
+            Some(join) => Some(running.join(service, &join.subscriber, join.history, true).await?),
+            None => None,
+        };
+        Ok(Taken::Task(running, follower))
     }
 
     /// Runs an ephemeral capability within the request: if the caller leaves, it is dropped.

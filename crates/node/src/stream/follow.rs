@@ -15,7 +15,7 @@ use crate::budget::Room;
 use crate::connection::Connection;
 use crate::operations::{Answer, Request, Subject};
 use crate::service::Service;
-use crate::tasks::{Join, Running, Taken, ended};
+use crate::tasks::{Join, Taken, ended};
 
 /// A task that the caller is about to follow.
 pub(crate) struct Follow {
@@ -80,12 +80,13 @@ impl Request<'_> {
         let history = request.configuration.history_length;
         let (index, params) = (subject.index, subject.params.clone());
         let outline = Operation::SendStreamingMessage(outline(&request));
-        let join = Join { subscriber: Arc::clone(&subscriber), history };
+        let join = Join { subscriber, history };
         match self.take(request, subject, audit, Some(join)).await? {
             Taken::Message(message) => Ok(Answer::Message(message)),
-            Taken::Task(task) => {
-                self.follow(task, subscriber, (index, params), outline, (seat, revision)).await
+            Taken::Task(_, Some(follower)) => {
+                self.follow(follower, (index, params), outline, (seat, revision)).await
             }
+            Taken::Task(_, None) => Err(unseen()),
         }
     }
 
@@ -109,26 +110,21 @@ impl Request<'_> {
         };
         let seat = service.streams.seat(&self.connection.caller_name)?;
         let subscriber = Subscriber::new(Until::Ended);
-        task.join(service, &subscriber, None, false).await?;
+        let follower = task.join(service, &subscriber, None, false).await?;
         let asked = (subject.index, None);
         let operation = Operation::SubscribeToTask(request);
-        self.follow(task, subscriber, asked, operation, (seat, revision)).await
+        self.follow(follower, asked, operation, (seat, revision)).await
     }
 
     async fn follow(
         &self,
-        task: Arc<Running>,
-        subscriber: Arc<Subscriber>,
+        subscription: Subscription,
         (capability, params): (CapabilityIndex, Option<Json>),
         operation: Operation,
         (seat, revision): (Seat, watch::Receiver<Revision>),
     ) -> Result<Answer, Fault> {
         let service = self.service;
-        let first = subscriber.first();
-        let subscription = Subscription { task, subscriber };
-        let first = first.ok_or_else(|| {
-            Fault::new(FaultCode::Internal, "the task was not shown to who follows it")
-        })?;
+        let first = subscription.subscriber.first().ok_or_else(unseen)?;
         // A task may be large, and then it has to wait for room like any other large answer.
         let room = service.answers.room(&self.connection.caller_name, first.len()).await?;
         let rights = Rights {
@@ -143,6 +139,10 @@ impl Request<'_> {
         let first = room.hold(first);
         Ok(Answer::Follow(Box::new(Follow { subscription, rights, revision, first, seat })))
     }
+}
+
+fn unseen() -> Fault {
+    Fault::new(FaultCode::Internal, "the task was not shown to who follows it")
 }
 
 /// The request as far as policy asks about it, without what was said.

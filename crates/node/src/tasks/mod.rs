@@ -21,7 +21,7 @@ use tracing::Instrument;
 use crate::ids;
 use crate::quota::Quota;
 use crate::service::Service;
-use crate::stream::Subscriber;
+use crate::stream::{Subscriber, Subscription};
 
 pub(crate) use running::{Running, ended};
 
@@ -67,8 +67,8 @@ pub(crate) struct Join {
 pub(crate) enum Taken {
     /// An answer, without a task.
     Message(Message),
-    /// A task, new or an old one.
-    Task(Arc<Running>),
+    /// A task, new or an old one, and its follower if somebody wanted to join.
+    Task(Arc<Running>, Option<Subscription>),
 }
 
 impl Default for Tasks {
@@ -89,7 +89,7 @@ impl Tasks {
         id: TaskId,
         new: Submission,
         context: impl FnOnce(&Arc<Running>, ContextId) -> Context,
-    ) -> Result<Arc<Running>, Fault> {
+    ) -> Result<Taken, Fault> {
         let context_id = new.message.context_id.clone().unwrap_or_else(ids::context);
         let name = service.host.descriptor(new.capability).name.clone();
         let mut state = State::new(id.clone(), context_id.clone(), name.clone());
@@ -113,14 +113,19 @@ impl Tasks {
             async move {
                 let _seat = seat;
                 let created = service.journal.create(&work.scope, task, Some(new.audit)).await;
-                let mut created = created.map(drop).map_err(|error| service.commit_fault(&error));
+                let created = created.map_err(|error| service.commit_fault(&error));
                 let failed = created.is_err();
-                // Before the handler begins, so that nothing of what it says is missed.
-                if let (Ok(()), Some(join)) = (&created, new.join) {
-                    created = work.join(&service, &join.subscriber, join.history, true).await;
-                }
-                // A caller who has gone does not hear it; the task goes on all the same.
-                let _gone = say.send(created);
+                let joined = match (created, new.join) {
+                    (Err(fault), _) => Err(fault),
+                    (Ok(_), None) => Ok(None),
+                    // Before the handler begins, so that nothing of what it says is missed.
+                    (Ok(_), Some(join)) => {
+                        work.join(&service, &join.subscriber, join.history, true).await.map(Some)
+                    }
+                };
+                // A caller who has gone does not hear it and, dropped here, follows nothing; the
+                // task goes on all the same.
+                drop(say.send(joined));
                 if !failed {
                     work.work(&service, new.capability, context, new.params).await;
                 }
@@ -128,7 +133,7 @@ impl Tasks {
             .in_current_span(),
         );
         match said.await {
-            Ok(created) => created.map(|()| running),
+            Ok(joined) => joined.map(|follower| Taken::Task(running, follower)),
             Err(_dropped) => Err(Fault::new(FaultCode::Internal, "the task was not made")),
         }
     }

@@ -20,7 +20,7 @@ use crate::handler::{Outcome, contained};
 use crate::ids;
 use crate::quota::Quota;
 use crate::service::Service;
-use crate::stream::{Audience, End, Shown, Subscriber, state_after};
+use crate::stream::{Audience, End, Shown, Subscriber, Subscription, state_after};
 
 /// One task at work. Whoever changes it holds its slot until the change is committed, so events of
 /// one task are decided one after the other.
@@ -94,38 +94,49 @@ impl Running {
     }
 
     /// Lets `subscriber` follow the task, from the task as it stands now: no event is missed, and
-    /// none comes twice. At most `history` of its messages are shown.
+    /// none comes twice. At most `history` of its messages are shown. It follows until what this
+    /// gives is dropped.
     ///
     /// # Errors
     ///
     /// [`FaultCode::UnsupportedOperation`] if the task has ended, unless `even_if_ended`: then the
     /// task is all that there is to see.
     pub(crate) async fn join(
-        &self,
+        self: &Arc<Self>,
         service: &Service,
         subscriber: &Arc<Subscriber>,
         history: Option<u32>,
         even_if_ended: bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<Subscription, Fault> {
         let mut slot = self.slot.lock().await;
         let state = slot.fresh(service, &self.scope, &self.id).await?;
         let Some(task) = state.task() else { return Err(not_found(&self.id)) };
-        let stands = task.status.state;
-        if stands.is_terminal() && !even_if_ended {
+        if task.status.state.is_terminal() && !even_if_ended {
             return Err(ended(&self.id));
         }
+        Ok(self.show_to(subscriber, task, state.last_seq(), history))
+    }
+
+    /// Shows `subscriber` the task and lets it follow. The slot is held.
+    fn show_to(
+        self: &Arc<Self>,
+        subscriber: &Arc<Subscriber>,
+        task: &Task,
+        last_seq: u64,
+        history: Option<u32>,
+    ) -> Subscription {
         let bytes = if history.is_some() {
             let mut shown = task.clone();
             shown.trim_history(history);
-            task_tail(&shown, state.last_seq())
+            task_tail(&shown, last_seq)
         } else {
-            task_tail(task, state.last_seq())
+            task_tail(task, last_seq)
         };
         // One who watches a task that waits sees more of it; one who has just sent does not.
-        if subscriber.take(&[Shown { bytes, state: Some(stands) }]) {
+        if subscriber.take(&[Shown { bytes, state: Some(task.status.state) }]) {
             self.audience.add(subscriber);
         }
-        Ok(())
+        Subscription { task: Arc::clone(self), subscriber: Arc::clone(subscriber) }
     }
 
     pub(crate) fn leave(&self, subscriber: &Arc<Subscriber>) {
@@ -406,10 +417,12 @@ pub(crate) fn ended(id: &TaskId) -> Fault {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use convoke_model::{Caller, CapabilityName, SpiffeId};
+    use convoke_model::{Caller, CapabilityName, SpiffeId, TaskState, TaskStatus, UnixMillis};
     use futures_util::FutureExt;
+    use tokio::sync::oneshot;
 
     use super::*;
+    use crate::stream::Until;
 
     fn running() -> Arc<Running> {
         let agent = SpiffeId::parse("spiffe://example.org/agent/worker").unwrap();
@@ -425,5 +438,33 @@ mod tests {
         assert_eq!(running.answered().now_or_never(), None);
         running.abandon();
         assert_eq!(running.answered().now_or_never(), Some(()));
+    }
+
+    #[test]
+    fn who_has_gone_before_the_task_was_made_does_not_follow_it() {
+        let running = running();
+        let task = Task {
+            id: running.id.clone(),
+            context_id: ids::context(),
+            status: TaskStatus {
+                state: TaskState::Working,
+                message: None,
+                timestamp: UnixMillis(0),
+            },
+            artifacts: Vec::new(),
+            history: Vec::new(),
+            metadata: None,
+        };
+        for has_gone in [false, true] {
+            let (say, mut said) = oneshot::channel();
+            if has_gone {
+                said.close();
+            }
+            let subscriber = Subscriber::new(Until::Ended);
+            let follower = running.show_to(&subscriber, &task, 2, None);
+            assert!(!running.audience.is_empty());
+            drop(say.send(follower));
+            assert_eq!(running.audience.is_empty(), has_gone);
+        }
     }
 }
