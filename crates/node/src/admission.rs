@@ -117,7 +117,7 @@ impl Admission {
             urgent: part(URGENT_PART).max(URGENT_MIN),
             queue_time_max,
             pressure: Pressure::new(queue_time_max),
-            line: Line::new(),
+            line: Line::new(queue_time_max),
             metrics,
         })
     }

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// The longest line, in time: refusals wait behind it too, since they are made by the same threads.
-const LENGTH_MAX: Duration = Duration::from_millis(25);
+/// Handlers before one processor that are no line yet, however long each takes: an agent that
+/// computes for a second each time is not to turn away the third caller.
+const FEW: usize = 4;
 
 /// A handler that takes longer than this lets others be looked at before it begins. For shorter
 /// ones, that would cost more than it gives.
@@ -24,6 +25,8 @@ pub(crate) struct Line {
     /// What a handler takes of a processor, in microseconds: a mean that follows the last ones.
     usual_us: AtomicU32,
     processors: usize,
+    /// The longest line, in time.
+    length_max: Duration,
 }
 
 /// A handler's place in the line, given back when it is dropped.
@@ -31,20 +34,26 @@ pub(crate) struct Line {
 struct Standing<'a>(&'a Line);
 
 impl Line {
-    pub(crate) fn new() -> Self {
+    /// A line that takes half of `queue_time_max` at most: refusals wait behind it too, since they
+    /// are made by the same threads.
+    pub(crate) fn new(queue_time_max: Duration) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { standing: AtomicUsize::new(0), usual_us: AtomicU32::new(0), processors }
+        Self {
+            standing: AtomicUsize::new(0),
+            usual_us: AtomicU32::new(0),
+            processors,
+            length_max: queue_time_max / 2,
+        }
     }
 
     /// Whether whoever comes now would wait for too long.
     pub(crate) fn is_long(&self) -> bool {
-        let standing = self.standing.load(Ordering::Relaxed);
-        if standing <= self.processors {
+        let each = self.standing.load(Ordering::Relaxed) / self.processors;
+        if each <= FEW {
             return false;
         }
         let usual = Duration::from_micros(self.usual_us.load(Ordering::Relaxed).into());
-        let each = u32::try_from(standing / self.processors).unwrap_or(u32::MAX);
-        usual.saturating_mul(each) > LENGTH_MAX
+        usual.saturating_mul(u32::try_from(each).unwrap_or(u32::MAX)) > self.length_max
     }
 
     /// Runs `handler` when its turn comes, and measures what it takes of a processor.
@@ -122,6 +131,7 @@ mod tests {
             standing: AtomicUsize::new(standing),
             usual_us: AtomicU32::new(usual_us),
             processors: 2,
+            length_max: Duration::from_millis(50),
         }
     }
 
@@ -131,10 +141,11 @@ mod tests {
             assert_eq!(line(standing, usual_us).is_long(), expected, "{standing} × {usual_us}");
         };
         check(0, 1_000_000, false);
-        // As many as there are processors wait for nobody.
-        check(2, 1_000_000, false);
-        check(12, 4_000, false);
-        check(14, 4_000, true);
+        // A few are no line, however long each takes.
+        check(9, 1_000_000, false);
+        check(10, 1_000_000, true);
+        check(24, 4_000, false);
+        check(26, 4_000, true);
         check(10_000, 1, false);
         check(usize::MAX, u32::MAX, true);
     }
