@@ -3,12 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convoke_agent::{
-    BoxFuture, CallError, Context, ContextParts, Outbound, OutboundCall, Outlet,
-};
-use convoke_model::{
-    Caller, CapabilityName, ContextId, Json, Principal, TaskId, TraceContext,
-};
+use convoke_agent::{BoxFuture, CallError, Context, ContextParts, Outbound, OutboundCall, Outlet};
+use convoke_model::{Caller, CapabilityName, ContextId, Json, Principal, TaskId, TraceContext};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

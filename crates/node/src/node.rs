@@ -11,8 +11,8 @@ use convoke_identity::{FilesConfig, IdentityError, IdentitySource, WorkloadApiCo
 use convoke_journal::{
     AuditOpenError, AuditSink, Journal, JsonLinesSink, MemoryJournal, MemoryLimits,
 };
-use convoke_model::{AuditEventKind, SpiffeId};
 use convoke_model::limits::{LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX};
+use convoke_model::{AuditEventKind, SpiffeId};
 use convoke_net::server::{BindError, Drained, Limits, Reviews, Server};
 use convoke_policy::LoadError;
 use tokio::sync::Notify;
@@ -25,8 +25,8 @@ use crate::calls::Calls;
 use crate::card::{AgentCardError, CardReply};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, IdentityFiles, Stage};
-use crate::context;
 use crate::connection::Listener;
+use crate::context;
 use crate::http::Routes;
 use crate::metrics_listener::MetricsRoutes;
 use crate::observe;
@@ -298,8 +298,18 @@ impl Node {
     /// Serves until `shutdown`, then drains: running requests and tasks end, new ones are not taken,
     /// and every audit record is written.
     pub async fn run(self, shutdown: CancellationToken) -> Summary {
-        let Self { service, identity, audit, mesh, dev, metrics, spans, drain_timeout, reload, lifetime } =
-            self;
+        let Self {
+            service,
+            identity,
+            audit,
+            mesh,
+            dev,
+            metrics,
+            spans,
+            drain_timeout,
+            reload,
+            lifetime,
+        } = self;
         service.health.set_server(ServerPhase::Accepting);
         if let Some(metrics) = &metrics {
             tracing::info!(port = metrics.local_addr().port(), "Metrics server started");
@@ -439,8 +449,7 @@ impl Listeners {
         let mesh = Server::bind(address, Some(tls), limits.clone(), routes(Listener::Mesh))
             .map_err(|source| StartError::Bind { listener: "mesh", source })?;
         let url = config.server.advertise_address.clone();
-        let url =
-            url.unwrap_or_else(|| format!("https://localhost:{}/", mesh.local_addr().port()));
+        let url = url.unwrap_or_else(|| format!("https://localhost:{}/", mesh.local_addr().port()));
         let card = CardReply::new(&service.agent, &service.host, url, service.clock.now())?;
         service.card.get_or_init(|| card);
         let dev = dev.map(|address| {

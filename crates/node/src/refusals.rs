@@ -41,13 +41,13 @@ struct Interval {
 }
 
 impl Refusals {
-    /// Whether `record` is one that may share a record with others.
+    /// Whether `record` is one that may share a record with others: a refusal that is not about a
+    /// task of the caller's. Before policy was asked, a task is only what somebody claims.
     pub(crate) fn concerns(record: &AuditRecord) -> bool {
-        record.task_id.is_none()
-            && match &record.outcome {
-                AuditOutcome::Decided(decision) => !decision.is_allowed(),
-                AuditOutcome::Refused(_) => true,
-            }
+        match &record.outcome {
+            AuditOutcome::Decided(decision) => !decision.is_allowed() && record.task_id.is_none(),
+            AuditOutcome::Refused(_) => true,
+        }
     }
 
     /// Hands a refusal to `put`, or counts it if one of its kind was put on record less than an
@@ -307,6 +307,9 @@ mod tests {
         assert!(Refusals::concerns(&record));
         record.task_id = Some(TaskId::parse("t").unwrap());
         assert!(!Refusals::concerns(&record));
+        let mut claimed = anonymous(0);
+        claimed.task_id = Some(TaskId::parse("t").unwrap());
+        assert!(Refusals::concerns(&claimed), "nobody knows whether there is such a task");
         let mut allowed = anonymous(0);
         allowed.outcome = decided(Reason::Allowed(None), "rule");
         assert!(!Refusals::concerns(&allowed));
