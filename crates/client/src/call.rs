@@ -9,7 +9,7 @@ use convoke_a2a::client::{build_send, parse_response, result_of};
 use convoke_a2a::jsonrpc::RequestIdJson;
 use convoke_agent::{AgentCallError, CallError, CallSettings, OutboundCall, RetrySettings};
 use convoke_model::{
-    CapabilityName, Json, MessageId, RequestId, SpiffeId, TRACEPARENT, TraceContext,
+    CapabilityName, FaultCode, Json, MessageId, RequestId, SpiffeId, TRACEPARENT, TraceContext,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
@@ -231,7 +231,27 @@ impl Client {
                 .map_err(|error| error::of_answer(at, error, &head))?;
             result_of(&answer).map_err(|error| error::of_result(at, &error))
         };
-        self.0.attempts.run(&endpoint.gate, &endpoint.call(call, deadline), attempt).await
+        let about = endpoint.call(call, deadline);
+        let asked = self.0.attempts.run(&endpoint.gate, &about, attempt);
+        asked.await.map_err(|error| in_time(error, call, deadline))
+    }
+}
+
+/// How much earlier than we an agent may find that the time of a call is over: what it is told is
+/// rounded down to milliseconds, and its answer takes its way.
+const OVER_BEFORE: Duration = Duration::from_millis(20);
+
+/// A call whose time is over took too long, whichever side noticed first.
+fn in_time(error: CallError, call: &OutboundCall, deadline: Instant) -> CallError {
+    let over = deadline.saturating_duration_since(Instant::now()) <= OVER_BEFORE;
+    match error {
+        CallError::Failed(AgentCallError::Remote {
+            agent,
+            capability,
+            code: FaultCode::DeadlineExceeded,
+            ..
+        }) if over => AgentCallError::TimedOut { agent, capability, after: call.timeout }.into(),
+        other => other,
     }
 }
 
@@ -304,5 +324,36 @@ mod tests {
         check(Duration::from_millis(99_999_999), "99999999m");
         check(Duration::from_millis(100_000_000), "100000S");
         check(Duration::MAX, "99999999S");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_time_is_over_took_too_long_whoever_noticed() {
+        let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+        let capability = CapabilityName::parse("count").unwrap();
+        let call = OutboundCall {
+            agent: agent.clone(),
+            address: "https://worker".to_owned(),
+            capability: capability.clone(),
+            params: Json::of(&()).unwrap(),
+            timeout: Duration::from_secs(2),
+            request_id: RequestId::parse("r").unwrap(),
+            context_id: None,
+            trace: None,
+            idempotent: false,
+            settings: CallSettings::default(),
+        };
+        let remote = |code| -> CallError {
+            let (agent, capability) = (agent.clone(), capability.clone());
+            AgentCallError::Remote { agent, capability, code, message: String::new() }.into()
+        };
+        let check = |code, left: Duration, expected: bool| {
+            let told = in_time(remote(code), &call, Instant::now() + left);
+            let late = matches!(told, CallError::Failed(AgentCallError::TimedOut { .. }));
+            assert_eq!(late, expected, "{code:?} {left:?}");
+        };
+        check(FaultCode::DeadlineExceeded, Duration::ZERO, true);
+        check(FaultCode::DeadlineExceeded, OVER_BEFORE, true);
+        check(FaultCode::DeadlineExceeded, Duration::from_secs(1), false);
+        check(FaultCode::Internal, Duration::ZERO, false);
     }
 }
