@@ -105,8 +105,10 @@ pub(super) fn trial(binary: &Path, time: Duration) -> Result<Verdict> {
         let Some(capability) = record["capability"].as_str() else { continue };
         let revision = record["policy_revision"].as_str().context("no revision")?.to_owned();
         let allowed = record["decision"] == "allow";
-        *said.entry(revision).or_default().entry((capability.to_owned(), allowed)).or_default() +=
-            1;
+        // Refusals of one kind share a record.
+        let count = 1 + record["repeated"].as_u64().unwrap_or(0);
+        let says = said.entry(revision).or_default();
+        *says.entry((capability.to_owned(), allowed)).or_default() += count;
     }
     let log = std::fs::read_to_string(&agent.log)?;
     let refused = log.lines().filter(|line| line.contains("Policy was not reloaded")).count();

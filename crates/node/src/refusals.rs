@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use convoke_model::{AuditOutcome, AuditRecord, CapabilityName, OperationKind};
+use convoke_model::{AuditOutcome, AuditRecord, CapabilityName, OperationKind, Revision};
 
 /// How long further refusals of a kind are counted before their count is put on record. A caller
 /// makes two records in it of each kind, however often it asks.
@@ -30,6 +30,8 @@ struct Kind {
     capability: Option<CapabilityName>,
     reason: &'static str,
     rule: Option<Arc<str>>,
+    /// A record says which policy decided, so it stands for decisions of that policy alone.
+    policy: Option<Revision>,
 }
 
 /// The time after a refusal that was put on record.
@@ -128,11 +130,13 @@ impl Refusals {
 
 impl Kind {
     fn of(record: &AuditRecord) -> Self {
-        let (reason, rule) = match &record.outcome {
-            AuditOutcome::Decided(decision) => {
-                (decision.reason.as_str(), Some(Arc::clone(&decision.rule)))
-            }
-            AuditOutcome::Refused(why) => (*why, None),
+        let (reason, rule, policy) = match &record.outcome {
+            AuditOutcome::Decided(decision) => (
+                decision.reason.as_str(),
+                Some(Arc::clone(&decision.rule)),
+                Some(decision.revision.clone()),
+            ),
+            AuditOutcome::Refused(why) => (*why, None, None),
         };
         Self {
             caller: Arc::clone(&record.caller),
@@ -140,6 +144,7 @@ impl Kind {
             capability: record.capability.clone(),
             reason,
             rule,
+            policy,
         }
     }
 }
