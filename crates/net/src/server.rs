@@ -66,6 +66,16 @@ pub trait Handler: Send + Sync + 'static {
         true
     }
 
+    /// Answers a request that still came on a connection which may not go on; [`Self::call`] does
+    /// not see it.
+    fn unwelcome(&self, connection: &Self::Connection) -> http::Response<ResponseBody> {
+        let _ = connection;
+        // RFC 9110 §15.5.20: it may be asked again on another connection.
+        let mut response = http::Response::new(ResponseBody::empty());
+        *response.status_mut() = http::StatusCode::MISDIRECTED_REQUEST;
+        response
+    }
+
     /// Hears of a peer whose TLS handshake failed and who is turned away. `error` has what our
     /// verifier said of its certificate. Peers decide how often this happens, so whatever is done
     /// here has to be cheap and bounded.

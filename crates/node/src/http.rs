@@ -72,6 +72,17 @@ impl Handler for Routes {
         trusted.is_ok()
     }
 
+    fn unwelcome(&self, connection: &Connection) -> Response<ResponseBody> {
+        let fault = Fault::new(
+            FaultCode::Unauthenticated,
+            "the trust in your certificate was withdrawn, and this connection ends; connect again \
+             with a certificate that is trusted",
+        );
+        let (metrics, peer) = (&self.service.metrics, connection.peer);
+        metrics.request(None, peer, Some(&fault), Status::Denied, Duration::ZERO);
+        challenge(intake::refuse(&fault, http_status(fault.code)))
+    }
+
     fn turned_away(&self, remote_addr: SocketAddr, error: &io::Error) {
         // What is no word on a certificate is noise: scans, probes, broken connections.
         let Some(reason) = peer_error(error) else {
@@ -191,15 +202,12 @@ impl Routes {
                 Ok(bytes) => json(StatusCode::OK, bytes),
                 Err(fault) => {
                     let body = jsonrpc::encode_fault(Some(&id), &fault);
-                    let mut response = json(http_status(fault.code), body);
+                    let response = json(http_status(fault.code), body);
                     if fault.code == FaultCode::Unauthenticated {
-                        // RFC 9110 §11.6.1 wants a challenge with every 401. There is no scheme
-                        // name for client certificates; this one is widely understood.
+                        challenge(response)
+                    } else {
                         response
-                            .headers_mut()
-                            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Mutual"));
                     }
-                    response
                 }
             }
         }
@@ -239,6 +247,13 @@ impl operations::Request<'_> {
         let (index, peer) = (about.map(|index| index.get()), self.connection.peer);
         self.service.metrics.request(index, peer, outcome.as_ref().err(), status, took);
     }
+}
+
+/// The challenge that RFC 9110 §11.6.1 wants with every 401. There is no scheme name for client
+/// certificates; this one is widely understood.
+fn challenge(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Mutual"));
+    response
 }
 
 /// Whether a request on the development listener names this machine. A page of the web that a

@@ -282,6 +282,7 @@ async fn watch<C: Graceful>(
                 Order::Cut => return Poll::Ready(Ended::Cut { running: pulse.running() }),
             }
             if pulse.take_review() && !may_go_on() {
+                pulse.set_unwelcome();
                 ends_at = ends_at.min(Instant::now() + limits.review_grace);
                 if !closing {
                     closing = true;
@@ -395,7 +396,11 @@ async fn answer<H: Handler>(
 ) -> (http::Response<ResponseBody>, Running) {
     let running = Running::begin(Arc::clone(&here.pulse));
     let request = request.map(|body| Body::incoming(body, &here.pulse));
-    let mut response = here.shared.handler.call(&here.connection, request).await;
+    let (handler, connection) = (&here.shared.handler, &here.connection);
+    if here.pulse.is_unwelcome() {
+        return (handler.unwelcome(connection), running);
+    }
+    let mut response = handler.call(connection, request).await;
     if here.pulse.ordered() != Order::Serve && !here.pulse.is_multiplexed() {
         let close = http::HeaderValue::from_static("close");
         response.headers_mut().insert(http::header::CONNECTION, close);

@@ -38,6 +38,8 @@ pub(crate) struct Pulse {
     unread: AtomicBool,
     order: AtomicU8,
     review: AtomicBool,
+    /// A review has come to the word that the connection may not go on.
+    unwelcome: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -80,6 +82,7 @@ impl Pulse {
             unread: AtomicBool::new(false),
             order: AtomicU8::new(Order::Serve as u8),
             review: AtomicBool::new(false),
+            unwelcome: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
     }
@@ -165,6 +168,16 @@ impl Pulse {
     /// Whether that was asked since the last look.
     pub(super) fn take_review(&self) -> bool {
         self.review.load(Ordering::Relaxed) && self.review.swap(false, Ordering::Acquire)
+    }
+
+    /// From now on the connection's requests are refused. HTTP/2 peers may go on sending them until
+    /// they have read that the connection closes, and whoever is not trusted need not read it.
+    pub(super) fn set_unwelcome(&self) {
+        self.unwelcome.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_unwelcome(&self) -> bool {
+        self.unwelcome.load(Ordering::Acquire)
     }
 
     /// Makes the next order wake this task. To be called before [`Self::ordered`] is looked at.

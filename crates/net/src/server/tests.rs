@@ -502,6 +502,71 @@ async fn a_review_ends_what_may_not_go_on_and_nothing_else() {
     up.down().await;
 }
 
+/// Nothing new is served between the review and the end, whatever the peer makes of being told that
+/// the connection closes.
+#[tokio::test]
+async fn what_may_not_go_on_is_served_nothing_new() {
+    let limits = Limits { review_grace: LONG, ..Limits::default() };
+    let up = up_with(limits);
+    // A first request whose head is half there: closing would wait for it.
+    let mut half = up.connect().await;
+    half.write_all(b"GET /echo HTTP/1.1\r\n").await.unwrap();
+    let pulses = || up.reviews.0.by_id().values().cloned().collect::<Vec<_>>();
+    while !pulses().iter().any(|pulse| pulse.phase() == pulse::Phase::Head) {
+        tokio::task::yield_now().await;
+    }
+    // Between the connection and its peer, so that this one hears of no end.
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let deaf = tokio::spawn(deaf(far, up.connect().await));
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let running = tokio::spawn(sender.send_request(h2_request("/gate", "")));
+    up.handler.entered.notified().await;
+
+    up.handler.unwelcome.store(true, Ordering::SeqCst);
+    up.reviews.review();
+    while !pulses().iter().all(|pulse| pulse.is_unwelcome()) {
+        tokio::task::yield_now().await;
+    }
+    half.write_all(b"host: a\r\n\r\n").await.unwrap();
+    let refused = to_end(&mut half).await;
+    assert!(refused.starts_with("HTTP/1.1 421"), "{refused}");
+    let refused = sender.send_request(h2_request("/echo", "new")).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::MISDIRECTED_REQUEST);
+    // What ran may end.
+    up.handler.gate.0.add_permits(1);
+    assert_eq!(running.await.unwrap().unwrap().status(), StatusCode::OK);
+    deaf.abort();
+    up.down().await;
+}
+
+/// Carries HTTP/2 between a client and the server, but not the server's word that the connection
+/// closes: GOAWAY, and the PING whose answer would end it for good (RFC 9113 §6.7 and §6.8).
+async fn deaf(client: tokio::io::DuplexStream, mut server: TcpStream) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_server, mut to_server) = server.split();
+    let out = tokio::io::copy(&mut from_client, &mut to_server);
+    let back = async {
+        let mut head = [0; 9];
+        while from_server.read_exact(&mut head).await.is_ok() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut frame = vec![0; usize::try_from(length).unwrap()];
+            from_server.read_exact(&mut frame).await.unwrap();
+            if !matches!(head[3], 6 | 7) {
+                to_client.write_all(&head).await.unwrap();
+                to_client.write_all(&frame).await.unwrap();
+            }
+        }
+    };
+    tokio::select! {
+        _ended = out => {}
+        () = back => {}
+    }
+}
+
 #[tokio::test]
 async fn what_may_not_go_on_is_cut_when_its_grace_is_over() {
     let limits = Limits { review_grace: SHORT, ..Limits::default() };

@@ -26,11 +26,12 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Authority, Svid};
@@ -188,11 +189,15 @@ impl Caller {
         svid: Option<&Svid>,
         version: Version,
     ) -> Result<Self, Outcome> {
-        let tcp = TcpStream::connect(to).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let connector = TlsConnector::from(config(svid, version));
-        let stream = connector.connect(name, tcp).await.map_err(|error| ended(&error))?;
-        Self::speak(stream, to, version).await
+        Self::speak(secure(to, svid, version).await?, to, version).await
+    }
+
+    /// Connects over HTTP/2 and never hears that the connection closes.
+    pub(crate) async fn connect_deaf(to: SocketAddr, svid: &Svid) -> Result<Self, Outcome> {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let stream = secure(to, Some(svid), Version::Http2).await?;
+        tokio::spawn(carry_but_the_end(far, stream));
+        Self::speak(near, to, Version::Http2).await
     }
 
     /// Connects without TLS.
@@ -293,6 +298,43 @@ fn ended(error: &(dyn Error + 'static)) -> Outcome {
         return Outcome::TurnedAway;
     }
     Outcome::Broken(text)
+}
+
+async fn secure(
+    to: SocketAddr,
+    svid: Option<&Svid>,
+    version: Version,
+) -> Result<TlsStream<TcpStream>, Outcome> {
+    let tcp = TcpStream::connect(to).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connector = TlsConnector::from(config(svid, version));
+    connector.connect(name, tcp).await.map_err(|error| ended(&error))
+}
+
+/// Carries HTTP/2 between a client and the node, but not the node's word that the connection closes:
+/// GOAWAY, and the PING whose answer would end it for good (RFC 9113 §6.7 and §6.8).
+async fn carry_but_the_end(client: DuplexStream, node: TlsStream<TcpStream>) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_node, mut to_node) = tokio::io::split(node);
+    let out = tokio::io::copy(&mut from_client, &mut to_node);
+    let back = async {
+        let mut frame = Vec::new();
+        loop {
+            frame.resize(9, 0);
+            from_node.read_exact(&mut frame).await?;
+            let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]);
+            frame.resize(9 + usize::try_from(length).unwrap(), 0);
+            from_node.read_exact(&mut frame[9..]).await?;
+            if !matches!(frame[3], 6 | 7) {
+                to_client.write_all(&frame).await?;
+            }
+        }
+    };
+    let ended: std::io::Result<u64> = tokio::select! {
+        ended = out => ended,
+        ended = back => ended,
+    };
+    drop(ended);
 }
 
 fn config(svid: Option<&Svid>, version: Version) -> Arc<ClientConfig> {

@@ -183,3 +183,28 @@ async fn sec_trust_domain_removed_under_load() {
     assert!(last_success - replaced < Duration::from_secs(5), "{:?}", last_success - replaced);
     mesh.end().await;
 }
+
+/// Over HTTP/2 a caller may go on asking until it has read that the connection closes, and one who
+/// is not trusted need not read it. From the review on it gets nothing but refusals.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_trust_domain_removed_refuses_what_still_comes() {
+    let partner = Authority::new("partner.org");
+    let mesh = Mesh::start(&[&partner]).await;
+    let svid = partner.svid("spiffe://partner.org/may/call");
+    let mut deaf = Caller::connect_deaf(mesh.mesh, &svid).await.unwrap();
+    assert_eq!(deaf.call("echo").await.status(), Some(200));
+    mesh.replace_bundle("partner.org", "");
+    let begun = Instant::now();
+    let refused = loop {
+        let outcome = deaf.call("echo").await;
+        if outcome.status() != Some(200) {
+            break outcome;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the connection is never ended");
+    };
+    let Outcome::Answered(status, body) = refused else { panic!("served to the cut: {refused:?}") };
+    assert_eq!(status, 401);
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body["error"]["data"][0]["reason"], "UNAUTHENTICATED", "{body}");
+    mesh.end().await;
+}
