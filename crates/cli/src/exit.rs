@@ -3,6 +3,7 @@
 use std::fmt;
 
 use convoke::open::OpenError;
+use convoke::serve::EndSignal;
 use convoke::{AgentCallError, CallError};
 
 /// Why the command ended, as the shell sees it.
@@ -28,8 +29,10 @@ pub(crate) enum Code {
     AgentFailed = 9,
     /// No identity could be had for the caller.
     NoIdentity = 10,
-    /// A signal ended the command. The number that shells give to SIGINT.
+    /// SIGINT ended the command. The number that shells give to it.
     Interrupted = 130,
+    /// SIGTERM ended the command. The number that shells give to it.
+    Terminated = 143,
 }
 
 /// A row of the table of exit codes, from which help, man pages and reference are made.
@@ -45,7 +48,7 @@ pub(crate) struct Row {
 }
 
 /// Every exit code, success first.
-pub(crate) const TABLE: [Row; 12] = [
+pub(crate) const TABLE: [Row; 13] = [
     row(0, "success", "success", ""),
     row(1, "failure", "failure", "something without a code of its own, such as a port in use"),
     row(
@@ -78,7 +81,13 @@ pub(crate) const TABLE: [Row; 12] = [
         "no issuer at the socket, or it does not issue this identity; for an agent too, which \
          then does not start",
     ),
-    row(130, "interrupted", "interrupted", "Ctrl-C, or another signal that ends the demo"),
+    row(
+        130,
+        "interrupted",
+        "interrupted",
+        "Ctrl-C during the demo, or a second one while an agent or the issuer was ending",
+    ),
+    row(143, "terminated", "terminated", "the same by SIGTERM"),
 ];
 
 const fn row(number: u8, name: &'static str, meaning: &'static str, cause: &'static str) -> Row {
@@ -92,6 +101,14 @@ pub(crate) fn help() -> String {
 }
 
 impl Code {
+    /// That of a process which `signal` ended.
+    pub(crate) fn of_signal(signal: EndSignal) -> Self {
+        match signal {
+            EndSignal::Interrupt => Self::Interrupted,
+            EndSignal::Terminate => Self::Terminated,
+        }
+    }
+
     /// The name in a report as JSON.
     pub(crate) fn name(self) -> &'static str {
         let row = TABLE.iter().find(|row| row.number == self as u8);
@@ -212,6 +229,7 @@ mod tests {
             Code::AgentFailed,
             Code::NoIdentity,
             Code::Interrupted,
+            Code::Terminated,
         ];
         let numbers: Vec<u8> = codes.iter().map(|code| *code as u8).collect();
         let listed: Vec<u8> = TABLE.iter().skip(1).map(|row| row.number).collect();

@@ -8,7 +8,7 @@ use convoke::identity::issuer::{
     AdminClient, AdminError, Entry as Registered, Issuer, IssuerConfig, IssuerError, Refusal,
     Registration, harden_process,
 };
-use convoke::serve::{Environment, Format, log_to_stderr};
+use convoke::serve::{EndSignal, Ending, Environment, Format, log_to_stderr};
 use serde_json::{Value, json};
 
 use crate::args::{self, Entry, IdentityServe, IdentityShow};
@@ -35,7 +35,7 @@ pub(crate) async fn serve(options: IdentityServe) -> Result<(), Failure> {
     harden_process()
         .map_err(|error| Failure::new(Code::Failure, format_args!("guard the process: {error}")))?;
     let issuer = Issuer::open(config).map_err(|error| not_issuing(&error))?;
-    let shutdown = signals::shutdown(options.until_stdin_ends);
+    let ending = signals::ending(options.until_stdin_ends)?;
     let bound = issuer.bind().await.map_err(|error| not_issuing(&error))?;
     tracing::info!(
         trust_domain = %trust_domain,
@@ -44,8 +44,18 @@ pub(crate) async fn serve(options: IdentityServe) -> Result<(), Failure> {
         "Issuer started"
     );
     tracing::info!(admin_socket = %bound.admin_socket().display(), "{}", bound.rule());
-    bound.serve(shutdown).await;
-    Ok(())
+    tokio::select! {
+        biased;
+        () = bound.serve(ending.drain().clone()) => Ok(()),
+        () = ending.cut().cancelled() => Err(cut(&ending)),
+    }
+}
+
+/// The end of an issuer that still had connections.
+fn cut(ending: &Ending) -> Failure {
+    let signal = ending.cut_by().unwrap_or(EndSignal::Terminate);
+    let text = "before the last answers were given; connections of workloads were cut off";
+    Failure::new(Code::of_signal(signal), format_args!("ended by {} {text}", signal.name()))
 }
 
 fn not_issuing(error: &IssuerError) -> Failure {

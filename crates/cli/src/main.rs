@@ -66,7 +66,7 @@ fn run(cli: Cli, quiet: bool, paint: Paint) -> Result<(), Failure> {
             let what = "the agents of the demo".to_owned();
             many_threads()?.block_on(waiting(what, quiet, demo::run(options, paint)))
         }
-        Command::Serve(options) => many_threads()?.block_on(serve::run(options, paint)),
+        Command::Serve(options) => until_ended(serve::run(options, paint)),
         Command::Call(options) => {
             let what = format!("{} at {}", options.agent, options.address);
             one_thread()?.block_on(waiting(what, quiet, call::run(options)))
@@ -92,9 +92,7 @@ fn run(cli: Cli, quiet: bool, paint: Paint) -> Result<(), Failure> {
         Command::Config(Config::Schema(_)) => config::print_schema(),
         Command::Config(Config::Migrate(options)) => config::run_migrate(&options, paint),
         Command::Init(options) => init::run(&options, paint),
-        Command::Identity(Identity::Serve(options)) => {
-            many_threads()?.block_on(identity::serve(options))
-        }
+        Command::Identity(Identity::Serve(options)) => until_ended(identity::serve(options)),
         Command::Identity(Identity::Show(options)) => {
             let what = format!("the Workload API at {}", options.as_who.socket);
             one_thread()?.block_on(waiting(what, quiet, identity::show(options)))
@@ -113,6 +111,16 @@ fn run(cli: Cli, quiet: bool, paint: Paint) -> Result<(), Failure> {
         }
         Command::Man(options) => man::run(&options, paint),
     }
+}
+
+/// Serves. What a signal cut off is not waited for.
+fn until_ended(serving: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = many_threads()?;
+    let ended = runtime.block_on(serving);
+    if ended.is_err() {
+        runtime.shutdown_background();
+    }
+    ended
 }
 
 fn many_threads() -> Result<tokio::runtime::Runtime, Failure> {

@@ -1,7 +1,7 @@
 //! `convoke serve`: an agent of this binary, until it is asked to end.
 
 use convoke::chain;
-use convoke::serve::{Host, ServeOptions};
+use convoke::serve::{Host, ServeError, ServeOptions};
 
 use crate::args::{BuiltIn, Serve};
 use crate::exit::{Code, Failure};
@@ -21,14 +21,17 @@ pub(crate) async fn run(options: Serve, paint: Paint) -> Result<(), Failure> {
         say(format!("{} {}", paint.good("valid:"), options.config.display()));
         return Ok(());
     }
-    let shutdown = signals::shutdown_unless_hung_up(options.until_stdin_ends);
+    let ending = signals::ending(options.until_stdin_ends)?;
+    let (shutdown, cut) = (ending.drain().clone(), ending.cut().clone());
     let reload =
         convoke::serve::on_hangup(&shutdown).map_err(|error| Failure::new(Code::Failure, error))?;
-    let serve = ServeOptions { dev: options.dev, shutdown, reload };
+    let serve = ServeOptions { dev: options.dev, shutdown, cut, reload };
     convoke::serve::run(&options.config, host, serve).await.map_err(|error| {
-        let code = match error.exit_code() {
-            2 => Code::Usage,
-            10 => Code::NoIdentity,
+        let error = error.ended_by(ending.cut_by());
+        let code = match (&error, error.exit_code()) {
+            (ServeError::Cut { by: Some(signal), .. }, _) => Code::of_signal(*signal),
+            (_, 2) => Code::Usage,
+            (_, 10) => Code::NoIdentity,
             _ => Code::Failure,
         };
         Failure::new(code, chain(&error))

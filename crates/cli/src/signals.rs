@@ -2,19 +2,24 @@
 
 use std::io::Read;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use convoke::serve::Ending;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Resolves with the name of the first signal that asks this process to end.
-pub(crate) async fn ended() -> std::io::Result<&'static str> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    Ok(tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-        _ = hangup.recv() => "SIGHUP",
-    })
+use crate::exit::{Code, Failure};
+
+/// How this process is asked to end: by signals and, if asked for, by the end of standard input.
+/// Must be called within a runtime.
+pub(crate) fn ending(until_stdin_ends: bool) -> Result<Ending, Failure> {
+    let ending = Ending::on_signals()
+        .map_err(|error| Failure::new(Code::Failure, format_args!("signals: {error}")))?;
+    if until_stdin_ends {
+        let drain = ending.drain().clone();
+        tokio::spawn(async move {
+            stdin_ended().await;
+            drain.cancel();
+        });
+    }
+    Ok(ending)
 }
 
 /// Resolves once standard input has ended.
@@ -32,39 +37,30 @@ async fn stdin_ended() {
     let _closed = ended.await;
 }
 
-/// A token that is cancelled by a signal and, if asked for, by the end of standard input.
-pub(crate) fn shutdown(until_stdin_ends: bool) -> CancellationToken {
-    cancelled_by(ended(), until_stdin_ends)
+/// The signals that end the demo, listened to from one instant on, so that none is missed between
+/// two.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
 }
 
-/// As [`shutdown`], for who takes SIGHUP as another wish.
-pub(crate) fn shutdown_unless_hung_up(until_stdin_ends: bool) -> CancellationToken {
-    cancelled_by(interrupted(), until_stdin_ends)
-}
+impl Signals {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 
-/// Resolves with the first SIGINT or SIGTERM.
-async fn interrupted() -> std::io::Result<&'static str> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-    })
-}
-
-fn cancelled_by(
-    signal: impl Future<Output = std::io::Result<&'static str>> + Send + 'static,
-    until_stdin_ends: bool,
-) -> CancellationToken {
-    let token = CancellationToken::new();
-    let cancel = token.clone();
-    tokio::spawn(async move {
+    /// Waits for the next one: its name, and the exit code of a process that it ends. A terminal
+    /// that goes away counts as Ctrl-C.
+    pub(crate) async fn next(&mut self) -> (&'static str, Code) {
         tokio::select! {
-            // Without signal handlers the default action ends the process, which is as good.
-            signal = signal => if signal.is_err() { std::future::pending::<()>().await },
-            () = stdin_ended(), if until_stdin_ends => {}
+            _ = self.interrupt.recv() => ("SIGINT", Code::Interrupted),
+            _ = self.terminate.recv() => ("SIGTERM", Code::Terminated),
+            _ = self.hangup.recv() => ("SIGHUP", Code::Interrupted),
         }
-        cancel.cancel();
-    });
-    token
+    }
 }

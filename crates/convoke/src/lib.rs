@@ -45,6 +45,8 @@ pub use convoke_model::{
 #[cfg(feature = "serve")]
 mod command_line;
 #[cfg(feature = "serve")]
+mod ending;
+#[cfg(feature = "serve")]
 pub mod serve;
 #[cfg(feature = "testing")]
 #[allow(clippy::panic, reason = "a panic is how a test is told")]

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::command_line::{self, Help, Wish};
+pub use crate::ending::{EndSignal, Ending};
 
 /// How [`run`] serves, beside what the configuration says.
 #[derive(Debug, Clone, Default)]
@@ -25,12 +26,14 @@ pub struct ServeOptions {
     pub dev: Option<SocketAddr>,
     /// Cancelled when the agent is to drain and end.
     pub shutdown: CancellationToken,
+    /// Cancelled when the drain is to end at once, whatever still runs.
+    pub cut: CancellationToken,
     /// Notified when the files of the policy are to be looked at now, as on SIGHUP.
     pub reload: Arc<Notify>,
 }
 
 /// Serves an agent with the configuration that the command line names, until SIGINT or SIGTERM:
-/// the whole `main` of an agent's program.
+/// the whole `main` of an agent's program. Another of these signals cuts the drain short.
 ///
 /// The program takes the configuration's path, by default `config.yaml`, and the options `--check`,
 /// `--dev ADDR:PORT` and `--help` of `convoke serve`; its exit codes are the same too.
@@ -67,12 +70,19 @@ pub fn main<A: Agent>(agent: A) -> ExitCode {
 
 fn serve<A: Agent>(agent: A, config: &Path, dev: Option<SocketAddr>) -> Result<(), ServeError> {
     let host = Host::new(agent).map_err(ServeError::Agent)?;
+    let ending = Ending::on_signals().map_err(ServeError::Runtime)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(ServeError::Runtime)?.block_on(async {
-        let shutdown = until_signal().map_err(ServeError::Runtime)?;
+    let runtime = runtime.map_err(ServeError::Runtime)?;
+    let served = runtime.block_on(async {
+        let (shutdown, cut) = (ending.drain().clone(), ending.cut().clone());
         let reload = on_hangup(&shutdown).map_err(ServeError::Runtime)?;
-        run(config, host, ServeOptions { dev, shutdown, reload }).await
-    })
+        run(config, host, ServeOptions { dev, shutdown, cut, reload }).await
+    });
+    if matches!(served, Err(ServeError::Cut { .. })) {
+        // What still runs there is what was cut.
+        runtime.shutdown_background();
+    }
+    served.map_err(|error| error.ended_by(ending.cut_by()))
 }
 
 /// Serves the agent in `host` with the configuration at `config` until `options.shutdown`.
@@ -89,20 +99,29 @@ pub async fn run(config: &Path, host: Host, options: ServeOptions) -> Result<(),
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let ServeOptions { dev, shutdown, reload } = options;
-    let node_options = NodeOptions { dev, reload, ..NodeOptions::default() };
+    let ServeOptions { dev, shutdown, cut, reload } = options;
+    let node_options = NodeOptions { dev, reload, cut: cut.clone(), ..NodeOptions::default() };
     // What the agent does before it serves may take long, and may be given up.
     let started = tokio::select! {
         started = Node::start(config, host, node_options) => Some(started?),
         () = shutdown.cancelled() => None,
     };
-    if let Some(node) = started {
-        node.run(shutdown).await;
-    }
+    let summary = match started {
+        Some(node) => Some(node.run(shutdown).await),
+        None => None,
+    };
     if let Some(exporter) = exporter {
-        exporter.close().await;
+        tokio::select! {
+            () = exporter.close() => {}
+            () = cut.cancelled() => {}
+        }
     }
-    Ok(())
+    match summary {
+        Some(Summary { cut: requests, lost_tasks, .. }) if cut.is_cancelled() => {
+            Err(ServeError::Cut { by: None, cut: requests, lost_tasks })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks the configuration at `config` and the policy that it names, without starting anything.
@@ -191,15 +210,38 @@ pub enum ServeError {
     /// The system gives no threads or signals.
     #[error("runtime: {0}")]
     Runtime(std::io::Error),
+    /// The agent served, and was not given the time to drain.
+    #[error(
+        "ended{} before it had drained; requests cut off: {cut}, tasks lost: {lost_tasks}",
+        .by.map(|by| format!(" by {}", by.name())).unwrap_or_default()
+    )]
+    Cut {
+        /// The signal that asked for it, if one did.
+        by: Option<EndSignal>,
+        /// Requests that were cut off.
+        cut: u64,
+        /// Tasks that were at work.
+        lost_tasks: usize,
+    },
 }
 
 impl ServeError {
+    /// The same, with the signal that cut the drain, if that is what it is about.
+    #[must_use]
+    pub fn ended_by(self, signal: Option<EndSignal>) -> Self {
+        match self {
+            Self::Cut { by: _, cut, lost_tasks } => Self::Cut { by: signal, cut, lost_tasks },
+            other => other,
+        }
+    }
+
     /// The exit status that says the same: 2 for what is cured in the configuration, 10 for want
-    /// of an identity, 1 for everything else.
+    /// of an identity, that of the signal where one ended it, 1 for everything else.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Start(StartError::Identity(_)) => 10,
+            Self::Cut { by: Some(by), .. } => by.exit_code(),
             other if other.is_configuration() => 2,
             _ => 1,
         }
@@ -211,26 +253,13 @@ impl ServeError {
         match self {
             Self::Config(_) | Self::Otlp(_) => true,
             Self::Start(error) => error.is_configuration(),
-            Self::Agent(_) | Self::Log(_) | Self::LogTaken | Self::Runtime(_) => false,
+            Self::Agent(_)
+            | Self::Log(_)
+            | Self::LogTaken
+            | Self::Runtime(_)
+            | Self::Cut { .. } => false,
         }
     }
-}
-
-/// A token that SIGINT or SIGTERM cancels.
-fn until_signal() -> std::io::Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let token = CancellationToken::new();
-    let cancel = token.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        cancel.cancel();
-    });
-    Ok(token)
 }
 
 /// What is notified at each SIGHUP, by which an operator says that the policy has changed.
@@ -265,7 +294,7 @@ fn program() -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn say(line: std::fmt::Arguments<'_>) {
+pub(crate) fn say(line: std::fmt::Arguments<'_>) {
     use std::io::Write;
     // A reader of standard error who has gone away is no reason to fail.
     let _gone = writeln!(std::io::stderr(), "{line}");

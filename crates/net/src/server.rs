@@ -290,6 +290,16 @@ impl<H: Handler> Server<H> {
     /// which a request that is on its way still arrives ([`Limits::drain_idle`]), running requests
     /// finished within `drain`, and what is left is cut.
     pub async fn serve(self, shutdown: CancellationToken, drain: Duration) -> Drained {
+        self.serve_until(shutdown, async move { tokio::time::sleep(drain).await }).await
+    }
+
+    /// As [`Self::serve`], with a drain that ends when `enough` does, which is polled from the
+    /// beginning of the drain on.
+    pub async fn serve_until(
+        self,
+        shutdown: CancellationToken,
+        enough: impl Future<Output = ()> + Send,
+    ) -> Drained {
         let Self { listener, shared, open } = self;
         let limits = &shared.limits;
         let mut acceptor = Acceptor {
@@ -326,9 +336,13 @@ impl<H: Handler> Server<H> {
         acceptor.take_the_rest(&shared, listener);
         acceptor.open.order(Order::Drain);
         shared.tasks.close();
-        if tokio::time::timeout(drain, shared.tasks.wait()).await.is_err() {
-            acceptor.open.order(Order::Cut);
-            shared.tasks.wait().await;
+        tokio::select! {
+            biased;
+            () = shared.tasks.wait() => {}
+            () = enough => {
+                acceptor.open.order(Order::Cut);
+                shared.tasks.wait().await;
+            }
         }
         *acceptor.open.drained.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -55,6 +55,8 @@ pub struct NodeOptions {
     /// The agent's identity, kept fresh by whoever starts the node; `None` gets it from where the
     /// configuration says. It has to be of the SPIFFE ID that the configuration names.
     pub identity: Option<Arc<IdentitySource>>,
+    /// Cancelled when a drain is to end at once: what still runs is cut, and records are written.
+    pub cut: CancellationToken,
 }
 
 /// A node whose listeners are open. It serves while [`Node::run`] does.
@@ -68,6 +70,7 @@ pub struct Node {
     spans: Option<Spans>,
     drain_timeout: Duration,
     reload: Arc<Notify>,
+    cut: CancellationToken,
     /// Ends what the agent began for itself.
     lifetime: DropGuard,
 }
@@ -271,6 +274,7 @@ impl Node {
             spans,
             drain_timeout,
             reload: options.reload,
+            cut: options.cut,
             lifetime,
         };
         node.look();
@@ -308,6 +312,7 @@ impl Node {
             spans,
             drain_timeout,
             reload,
+            cut,
             lifetime,
         } = self;
         service.health.set_server(ServerPhase::Accepting);
@@ -366,6 +371,13 @@ impl Node {
                 }
             }
         };
+        // When a drain has taken long enough.
+        let enough = || async {
+            tokio::select! {
+                () = tokio::time::sleep(drain_timeout) => {}
+                () = cut.cancelled() => {}
+            }
+        };
         let serving = async {
             let draining = async {
                 shutdown.cancelled().await;
@@ -375,16 +387,26 @@ impl Node {
             };
             let plain = async {
                 match dev {
-                    Some(dev) => dev.serve(shutdown.clone(), drain_timeout).await,
+                    Some(dev) => dev.serve_until(shutdown.clone(), enough()).await,
                     None => Drained::default(),
                 }
             };
             let (mesh, plain, deadline) =
-                tokio::join!(mesh.serve(shutdown.clone(), drain_timeout), plain, draining);
+                tokio::join!(mesh.serve_until(shutdown.clone(), enough()), plain, draining);
             // Tasks whose callers did not wait are still at work.
-            let lost_tasks = service.tasks.ended(deadline).await;
+            let lost_tasks = tokio::select! {
+                biased;
+                lost = service.tasks.ended(deadline) => lost,
+                () = cut.cancelled() => service.tasks.ended(Instant::now()).await,
+            };
             drop(lifetime);
-            stop(&service.host, deadline).await;
+            tokio::select! {
+                biased;
+                () = stop(&service.host, deadline) => {}
+                () = cut.cancelled() => {
+                    tracing::warn!("The agent's `on_stop` was dropped, since the drain was cut");
+                }
+            }
             drained.cancel();
             (mesh, plain, lost_tasks)
         };
@@ -408,7 +430,10 @@ impl Node {
             lost_tasks: summary.lost_tasks.try_into().unwrap_or(u64::MAX),
         });
         if let Some(spans) = spans {
-            spans.close().await;
+            tokio::select! {
+                () = spans.close() => {}
+                () = cut.cancelled() => {}
+            }
         }
         if let Err(error) = audit.close() {
             tracing::error!(error = %error, "Audit log was not written to its end");

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{Demo, Output};
 use crate::exit::{Code, Failure};
 use crate::paint::{self, Paint, say};
+use crate::signals::Signals;
 use crate::{input, login};
 use process::Process;
 use trail::Trail;
@@ -43,12 +44,24 @@ pub(crate) async fn run(options: Demo, paint: Paint) -> Result<(), Failure> {
     ));
     let mut stage = Stage { processes: Vec::new() };
     let kept = AtomicBool::new(false);
-    let outcome = tokio::select! {
+    let mut signals = Signals::new()?;
+    let mut outcome = tokio::select! {
         outcome = stage.play(&dir, text, options.keep.then_some(&kept), paint) => outcome,
         // Agents that were kept up end by a signal; it is what was promised.
-        signal = interrupted() => if kept.load(Ordering::Relaxed) { Ok(()) } else { Err(signal) },
+        (name, code) = signals.next() => match kept.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(Failure::new(code, format_args!("ended by {name}"))),
+        },
     };
-    let cleared = stage.clear().await;
+    let cleared = tokio::select! {
+        cleared = stage.clear() => cleared,
+        (name, code) = signals.next() => {
+            // Whatever else there was to say, this is how it ended.
+            outcome = Ok(());
+            let text = format!("ended by {name} before its agents had ended, which were killed");
+            Err(Failure::new(code, text))
+        }
+    };
     if outcome.is_ok() || dir.join("worker.log").exists() {
         say(format!("\nLogs, audit and configurations are in {}", dir.display()));
     }
@@ -375,14 +388,6 @@ async fn keep_up(socket: &Path, orchestrator: &Running, paint: Paint) {
     ));
     // The demo ends by a signal, which `run` waits for beside this.
     std::future::pending::<()>().await;
-}
-
-/// Resolves once somebody wants the demo to end.
-async fn interrupted() -> Failure {
-    match crate::signals::ended().await {
-        Ok(signal) => Failure::new(Code::Interrupted, format_args!("ended by {signal}")),
-        Err(error) => error.into(),
-    }
 }
 
 /// Puts the demo's ports and paths where the tutorial's are. Each has to be there: a tutorial that

@@ -1,6 +1,7 @@
 //! The demo: shows what it promises, and leaves nothing running.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,14 +15,26 @@ fn documents(stdout: &str) -> Vec<Value> {
     serde_json::Deserializer::from_str(stdout).into_iter().map(Result::unwrap).collect()
 }
 
-/// The command lines of processes that work in `directory`.
-fn processes_in(directory: &Path) -> Vec<String> {
+/// The processes that work in `directory`: their numbers in `/proc`, and their command lines.
+fn processes_in(directory: &Path) -> Vec<(String, String)> {
     let directory = directory.to_str().unwrap();
-    let entries = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
-    // A process may end between the two reads; then it has no command line.
-    let lines = entries.filter_map(|process| std::fs::read(process.join("cmdline")).ok());
-    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
-    lines.filter(|line| line.contains(directory)).collect()
+    let entries = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap());
+    let processes = entries.filter_map(|entry| {
+        // A process may end between the two reads; then it has no command line.
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        Some((entry.file_name().into_string().ok()?, line))
+    });
+    processes.filter(|(_, line)| line.contains(directory)).collect()
+}
+
+/// Waits until no process that works in `directory` has `word` on its command line.
+fn wait_until_gone(directory: &Path, word: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(left) = processes_in(directory).iter().find(|(_, line)| line.contains(word)) {
+        assert!(Instant::now() < deadline, "{left:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn check_words(stderr: &str) {
@@ -43,7 +56,7 @@ fn the_demo_prints_results_and_leaves_nothing_running() {
     assert_eq!(results[0]["results"]["analysis"], analysis());
     assert_eq!(results[0]["results"]["word_count"]["text_length"], 81);
     assert_eq!(results[1], batched());
-    assert_eq!(processes_in(&world.path("")), [] as [String; 0]);
+    assert_eq!(processes_in(&world.path("")), []);
 
     // Where it says that logs and audit are, they are.
     let named = done
@@ -79,7 +92,7 @@ fn the_demo_analyses_the_users_own_text() {
 
     let (error, _) = world.run(&["demo", "--text", "no-such-file"]).failure(2);
     assert!(error.contains("no-such-file"), "{error}");
-    assert_eq!(processes_in(&world.path("")), [] as [String; 0]);
+    assert_eq!(processes_in(&world.path("")), []);
 }
 
 /// Starts a demo that stays, and gives the call that it proposes.
@@ -108,7 +121,7 @@ fn a_demo_that_is_kept_answers_until_it_is_interrupted() {
 
     demo.signal("INT");
     assert_eq!(demo.wait().code(), Some(0), "an interrupt is how a kept demo ends");
-    assert_eq!(processes_in(&world.path("")), [] as [String; 0]);
+    assert_eq!(processes_in(&world.path("")), []);
 }
 
 #[test]
@@ -117,9 +130,23 @@ fn nothing_outlives_a_demo_that_is_killed() {
     let (mut demo, _call) = kept(&world);
     assert!(processes_in(&world.path("")).len() >= 3);
     demo.kill();
-    let deadline = Instant::now() + PATIENCE;
-    while let left @ [_, ..] = &processes_in(&world.path(""))[..] {
-        assert!(Instant::now() < deadline, "{left:#?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until_gone(&world.path(""), "");
+}
+
+#[test]
+fn a_second_signal_kills_what_the_demo_waits_for() {
+    let world = World::new();
+    let (mut demo, _call) = kept(&world);
+    let running = processes_in(&world.path(""));
+    let worker = running.iter().find(|(_, line)| line.contains("worker.yaml")).unwrap();
+    // A worker that hangs keeps the demo from ending, which it asks after the orchestrator.
+    let stop = format!("kill -s STOP {}", worker.0);
+    assert!(Command::new("sh").args(["-c", &stop]).status().unwrap().success());
+    demo.signal("TERM");
+    wait_until_gone(&world.path(""), "orchestrator.yaml");
+    demo.signal("TERM");
+    assert_eq!(demo.wait().code(), Some(143));
+    let lines = demo.lines();
+    assert!(lines.iter().any(|line| line.starts_with("error: ended by SIGTERM")), "{lines:#?}");
+    wait_until_gone(&world.path(""), "");
 }

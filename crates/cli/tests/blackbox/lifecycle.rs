@@ -1,11 +1,12 @@
 //! Start and end of an agent, and the commands that look at one.
 
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::process::{Done, Process};
+use crate::process::{Done, Process, json_object};
 use crate::wire::Request;
 use crate::world::{Agent, SENTENCE, Setup, Tutorial, WORKER, World, replaced};
 
@@ -37,6 +38,51 @@ fn a_running_request_finishes_after_sigterm() {
     assert_eq!(tutorial.issuer.wait().code(), Some(0));
     let socket = tutorial.world.socket("example.org");
     assert!(!std::path::Path::new(&socket).exists(), "the socket goes with its issuer");
+}
+
+#[test]
+fn a_second_signal_cuts_the_drain_short() {
+    let mut tutorial = Tutorial::start();
+    // The worker hangs for good, so the orchestrator's request would run out the drain.
+    tutorial.worker.signal("STOP");
+    let params = json!({"text": SENTENCE, "operations": ["count"]}).to_string();
+    let (world, orchestrator) = (&tutorial.world, &tutorial.orchestrator);
+    let done = thread::scope(|scope| {
+        let call = scope.spawn(|| world.call(orchestrator, "process_document", &params, &[]));
+        orchestrator.wait_for_message("Calling agent");
+        orchestrator.signal("TERM");
+        orchestrator.wait_for_message("Agent server draining");
+        orchestrator.signal("TERM");
+        call.join().unwrap()
+    });
+    assert_ne!(done.code, Some(0), "{done:?}");
+    assert_eq!(tutorial.orchestrator.wait().code(), Some(143));
+    let stopped = tutorial.orchestrator.wait_for_message("Agent server stopped");
+    assert_eq!((&stopped["finished"], &stopped["cut"]), (&json!(0), &json!(1)), "{stopped}");
+    let said = "error: ended by SIGTERM before it had drained; requests cut off: 1, tasks lost: 1";
+    let lines = tutorial.orchestrator.lines();
+    assert!(lines.iter().any(|line| line == said), "{lines:#?}");
+    let trail = tutorial.orchestrator.audit_lines();
+    assert!(trail.iter().any(|line| line["event_type"] == "shutdown"), "{trail:#?}");
+}
+
+#[test]
+fn a_second_signal_ends_an_issuer_that_somebody_holds_up() {
+    let world = World::new();
+    let mut issuer = world.issuer("example.org");
+    let rule = issuer.wait_for("the admin socket", |line| {
+        Some(json_object(line)["admin_socket"].as_str()?.to_owned())
+    });
+    // Whoever connects and says nothing is waited for.
+    let _silent = UnixStream::connect(rule).unwrap();
+    // Answered one after the other, so the connection before this one has been taken.
+    world.run(&["identity", "entry", "list", "--socket", &world.socket("example.org")]);
+    issuer.signal("INT");
+    world.wait_until_gone("example.org.sock");
+    issuer.signal("INT");
+    assert_eq!(issuer.wait().code(), Some(130));
+    let lines = issuer.lines();
+    assert!(lines.iter().any(|line| line.starts_with("error: ended by SIGINT")), "{lines:#?}");
 }
 
 /// The line with the error of a command that also logs.

@@ -101,6 +101,15 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// Waits until there is no file of this name any more.
+    pub(crate) fn wait_until_gone(&self, name: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.path(name).exists() {
+            assert!(Instant::now() < deadline, "{name} is still there");
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
     pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
