@@ -13,7 +13,7 @@ use convoke_model::{AuditEvent, AuditRecord};
 use tokio::sync::watch;
 
 use crate::{AuditCounts, AuditError, AuditSink, BoxFuture};
-use file::AppendFile;
+pub use file::AppendFile;
 use writer::{BATCH_RECORDS, Target};
 
 /// How many records may wait to be written: about a second of a node at full load, in about 20 MiB

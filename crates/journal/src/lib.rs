@@ -22,8 +22,8 @@ use std::pin::Pin;
 pub use audit::{AuditCounts, AuditError, AuditSink};
 pub use journal::{Durability, Journal, JournalError, NewTask, Scope, StoredTask};
 pub use json_lines::{
-    AuditEntry, AuditOpenError, JsonLines, JsonLinesSink, Line, LinesOptions, RECORDS_MAX_DEFAULT,
-    Rotation,
+    AppendFile, AuditEntry, AuditOpenError, JsonLines, JsonLinesSink, Line, LinesOptions,
+    RECORDS_MAX_DEFAULT, Rotation,
 };
 pub use memory::{MemoryJournal, MemoryLimits};
 #[cfg(any(test, feature = "test-util"))]

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use super::writer::Target;
 use super::{AuditOpenError, LinesOptions, Rotation};
 
-/// A file that is only ever appended to, by one process at a time.
-pub(super) struct AppendFile {
+/// A file that is only ever appended to, by one process at a time; it is put aside when it is large
+/// enough, and followed by a new one when somebody moved it.
+pub struct AppendFile {
     file: File,
     path: PathBuf,
     options: LinesOptions,
@@ -17,13 +18,22 @@ pub(super) struct AppendFile {
     size: u64,
     /// The size at which it is put aside next; a rotation that failed is tried again later.
     rotate_at: Option<u64>,
+    /// The last line may have no end, because [`AppendFile::append`] broke off.
+    is_torn: bool,
     /// Held as long as the file is ours; the kernel lets go of it however the process ends. `None`
     /// for what is no file.
     _lock: Option<File>,
 }
 
 impl AppendFile {
-    pub(super) fn open(path: &Path, options: LinesOptions) -> Result<Self, AuditOpenError> {
+    /// Opens `path`, readable by its owner alone if it is new, as are the directories above it that
+    /// have to be made. A torn last line is ended.
+    ///
+    /// # Errors
+    ///
+    /// [`AuditOpenError`] names what cannot be opened or made; [`AuditOpenError::Locked`] if another
+    /// process writes the file.
+    pub fn open(path: &Path, options: LinesOptions) -> Result<Self, AuditOpenError> {
         if let Some(directory) = directory_of(path) {
             DirBuilder::new()
                 .recursive(true)
@@ -34,9 +44,28 @@ impl AppendFile {
         // Before the file is looked at: an end that seems torn may be a line that is being written.
         let lock = lock(path)?;
         let unusable = |source| AuditOpenError::File { path: path.into(), source };
-        let (file, size) = open_at_line_start(path, options.sync).map_err(unusable)?;
+        let (file, size) = open_at_line_start(path, options).map_err(unusable)?;
         let rotate_at = options.rotation.filter(|_| lock.is_some()).map(|rotation| rotation.bytes);
-        Ok(Self { file, path: path.into(), options, size, rotate_at, _lock: lock })
+        let path = path.into();
+        Ok(Self { file, path, options, size, rotate_at, is_torn: false, _lock: lock })
+    }
+
+    /// Appends `lines`, each of which has its end, to one file: a rotation comes before them or
+    /// after.
+    ///
+    /// # Errors
+    ///
+    /// Why they were not written, or not all of them; then the next ones begin a line of their own.
+    pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            Target::reopen(self)?;
+        }
+        self.is_torn = true;
+        self.begin()?;
+        self.file.write_all(lines)?;
+        self.size += lines.len() as u64;
+        self.is_torn = false;
+        Ok(())
     }
 
     /// Puts the file aside under the next number and begins another.
@@ -87,7 +116,7 @@ impl Target for AppendFile {
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        (self.file, self.size) = open_at_line_start(&self.path, self.options.sync)?;
+        (self.file, self.size) = open_at_line_start(&self.path, self.options)?;
         Ok(())
     }
 }
@@ -180,7 +209,8 @@ fn lock_with(
 }
 
 /// The file, at the beginning of a line, and its size in bytes.
-fn open_at_line_start(path: &Path, sync: bool) -> io::Result<(File, u64)> {
+fn open_at_line_start(path: &Path, options: LinesOptions) -> io::Result<(File, u64)> {
+    let LinesOptions { what, sync, .. } = options;
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600);
     // Opening a pipe that nobody reads would otherwise wait for a reader, without a word.
@@ -197,7 +227,7 @@ fn open_at_line_start(path: &Path, sync: bool) -> io::Result<(File, u64)> {
     }
     let mut size = metadata.len();
     if size > 0 && !ends_with_newline(path)? {
-        tracing::warn!(path = %path.display(), "the last audit line is torn; it is ended here");
+        tracing::warn!(path = %path.display(), "the last line of the {what} is torn; it is ended here");
         file.write_all(b"\n")?;
         size += 1;
     }

@@ -79,6 +79,10 @@ pub struct DecisionLogConfig {
     pub path: PathBuf,
     /// `params`: whether the parameters of calls are kept too.
     pub params: bool,
+    /// `rotate_bytes`: size at which a new file is begun; `None` never begins one.
+    pub rotate_bytes: Option<u64>,
+    /// `keep`: how many old files are kept.
+    pub keep: u32,
 }
 
 /// The decision when no policy is loaded.

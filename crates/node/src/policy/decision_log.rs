@@ -3,15 +3,14 @@
 //! The log explains; it does not prove: that is the audit's part. So it never holds a request up,
 //! and what it has no room for is dropped, counted and said.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use convoke_journal::{AppendFile, AuditOpenError, LinesOptions, Rotation};
 use convoke_model::{Decision, write_json_string};
 use convoke_policy::Question;
 
@@ -76,7 +75,9 @@ impl DecisionLog {
         metrics: &PathMetrics,
     ) -> Result<Self, DecisionLogError> {
         let wrong = |source| DecisionLogError { path: config.path.clone(), source };
-        let file = Lines::open(&config.path).map_err(wrong)?;
+        let rotation = config.rotate_bytes.map(|bytes| Rotation { bytes, keep: config.keep });
+        let options = LinesOptions { what: "decision log", rotation, ..LinesOptions::default() };
+        let file = AppendFile::open(&config.path, options).map_err(why).map_err(wrong)?;
         let (entries, theirs) = sync_channel(LINES_MAX);
         let waiting = Arc::new(AtomicUsize::new(0));
         let drops = Arc::new(Drops { said: Sparse::default(), clock, metrics: metrics.clone() });
@@ -136,6 +137,19 @@ impl Drops {
     }
 }
 
+/// Why the file cannot be had, in words that are not of the audit file.
+fn why(error: AuditOpenError) -> io::Error {
+    match error {
+        AuditOpenError::Directory { source, .. }
+        | AuditOpenError::File { source, .. }
+        | AuditOpenError::Thread { source } => source,
+        AuditOpenError::Locked { .. } => io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another process writes it; give each agent a file of its own",
+        ),
+    }
+}
+
 /// The line of one decision, with its newline.
 fn line(question: &Question<'_>, decision: &Decision, params: bool) -> Vec<u8> {
     let shown = Question { params: question.params.filter(|_| params), ..*question };
@@ -176,7 +190,7 @@ fn line(question: &Question<'_>, decision: &Decision, params: bool) -> Vec<u8> {
 }
 
 /// Writes until it is told to close.
-fn write(entries: &Receiver<Entry>, mut file: Lines, waiting: &AtomicUsize, drops: &Drops) {
+fn write(entries: &Receiver<Entry>, mut file: AppendFile, waiting: &AtomicUsize, drops: &Drops) {
     let mut batch = Vec::new();
     let mut closing = false;
     while !closing {
@@ -202,68 +216,6 @@ fn write(entries: &Receiver<Entry>, mut file: Lines, waiting: &AtomicUsize, drop
         // What a burst of large lines needed is given back.
         batch.shrink_to(2 * WRITE_BYTES);
     }
-}
-
-/// The file.
-struct Lines {
-    path: PathBuf,
-    file: File,
-    /// The last line has no end, because a write broke off.
-    torn: bool,
-}
-
-impl Lines {
-    fn open(path: &Path) -> io::Result<Self> {
-        if let Some(directory) = path.parent().filter(|path| !path.as_os_str().is_empty()) {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        }
-        let mut options = OpenOptions::new();
-        let file = options.append(true).create(true).mode(0o600).open(path)?;
-        file.try_lock().map_err(|error| match error {
-            std::fs::TryLockError::WouldBlock => io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "another process writes it; give each agent a file of its own",
-            ),
-            std::fs::TryLockError::Error(error) => error,
-        })?;
-        let torn = file.metadata()?.is_file() && !ends_with_newline(path)?;
-        Ok(Self { path: path.to_owned(), file, torn })
-    }
-
-    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        if self.was_moved()? {
-            *self = Self::open(&self.path)?;
-        }
-        if self.torn {
-            self.file.write_all(b"\n")?;
-        }
-        // Until all of it is there, the last line may be without an end.
-        self.torn = true;
-        self.file.write_all(lines)?;
-        self.torn = false;
-        Ok(())
-    }
-
-    /// Whether the path is another file's by now, or nobody's: what rotates files moves them away.
-    fn was_moved(&self) -> io::Result<bool> {
-        let open = self.file.metadata()?;
-        match std::fs::metadata(&self.path) {
-            Ok(named) => Ok((named.dev(), named.ino()) != (open.dev(), open.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-fn ends_with_newline(path: &Path) -> io::Result<bool> {
-    let mut file = File::open(path)?;
-    if file.metadata()?.len() == 0 {
-        return Ok(true);
-    }
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(last == *b"\n")
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
         Required,
         "who the agent is; it does not start under another ID",
     )
-    .was(&["AGENTWEAVE_SPIFFE_ID"]),
+    .was(&["agent.spiffe_id", "agent.spiffeId", "AGENTWEAVE_SPIFFE_ID"]),
     key(
         "identity.trust_domain",
         Text("name"),
@@ -99,6 +99,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
     )
     .was(&[
         "agent.trust_domain",
+        "agent.trustDomain",
         "global.trustDomain",
         "AGENTWEAVE_TRUST_DOMAIN",
         "AGENTWEAVE_AGENT_TRUST_DOMAIN",
@@ -112,6 +113,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
     .was(&[
         "identity.spiffe_endpoint",
         "identity.spiffe_socket",
+        "identity.socket_path",
         "spiffe.endpointSocket",
         "AGENTWEAVE_IDENTITY_SPIFFE_ENDPOINT",
     ]),
@@ -162,6 +164,8 @@ pub(in crate::config) const KEYS: &[Key] = &[
     )
     .was(&[
         "authorization.default_action",
+        "authorization.defaultAction",
+        "authz.default",
         "opa.defaultAction",
         "AGENTWEAVE_AUTHZ_DEFAULT_ACTION",
         "AGENTWEAVE_AUTHORIZATION_DEFAULT_ACTION",
@@ -210,14 +214,20 @@ pub(in crate::config) const KEYS: &[Key] = &[
         Is("http://localhost:8181"),
         "where the server is; plain `http` is for this machine alone",
     )
-    .was(&["authorization.opa_endpoint", "opa.endpoint", "AGENTWEAVE_OPA_ENDPOINT"]),
+    .was(&[
+        "authorization.opa_endpoint",
+        "authorization.opa_url",
+        "authorization.opaEndpoint",
+        "opa.endpoint",
+        "AGENTWEAVE_OPA_ENDPOINT",
+    ]),
     key(
         "authorization.opa.path",
         Text("path"),
         Or("`package`, with slashes"),
         "what is asked, below `/v1/data/`",
     )
-    .was(&["authorization.policy_path", "opa.policyPath"]),
+    .was(&["authorization.policy_path", "authorization.policyPath", "opa.policyPath"]),
     key(
         "authorization.opa.timeout",
         Duration(10, 30_000, false),
@@ -259,6 +269,13 @@ pub(in crate::config) const KEYS: &[Key] = &[
         Is("false"),
         "whether the parameters of calls are kept too",
     ),
+    key(
+        "authorization.decision_log.rotate_bytes",
+        Size(1 << 20, 1 << 40, true),
+        Is("never"),
+        "size at which a new file is begun",
+    ),
+    key("authorization.decision_log.keep", Number(1, 1000), Is("5"), "how many old files are kept"),
     key(
         "server.host",
         Text("IP address or `localhost`"),
@@ -309,7 +326,8 @@ pub(in crate::config) const KEYS: &[Key] = &[
         Number(1, 1_000_000),
         Is("10000"),
         "most connections at a time",
-    ),
+    )
+    .was(&["server.max_connections"]),
     key(
         "server.limits.idle_timeout",
         Duration(100, DAY, false),
@@ -353,7 +371,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
         Is("30s"),
         "how long a call waits for its answer, over all attempts, when the code does not say",
     )
-    .was(&["transport.timeout_seconds"]),
+    .was(&["transport.timeout_seconds", "transport.timeout"]),
     key(
         "calls.retry.attempts_max",
         Number(1, 10),
@@ -523,7 +541,7 @@ pub(in crate::config) const KEYS: &[Key] = &[
         Or("`audit.jsonl` in `data_dir`"),
         "where decisions are recorded",
     )
-    .was(&["authorization.audit.destination"]),
+    .was(&["authorization.audit.destination", "observability.audit.destination"]),
     key(
         "observability.audit.sync",
         Flag,

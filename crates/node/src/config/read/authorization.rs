@@ -15,20 +15,26 @@ const DATA_FILES_MAX: usize = 64;
 /// `authorization` before the data directory is known.
 pub(super) struct Authorization {
     config: AuthorizationConfig,
-    /// Whether decisions are kept, and with their parameters.
-    log: Option<bool>,
-    log_path: Option<PathBuf>,
+    log: Option<Log>,
+}
+
+/// `decision_log` before the data directory is known.
+struct Log {
+    path: Option<PathBuf>,
+    params: bool,
+    rotate_bytes: Option<u64>,
+    keep: u32,
 }
 
 impl Authorization {
     pub(super) fn finish(self, root: &Section<'_>, data_dir: &Path) -> AuthorizationConfig {
-        let decision_log = self.log.map(|params| {
-            let path = self.log_path.unwrap_or_else(|| {
+        let decision_log = self.log.map(|Log { path, params, rotate_bytes, keep }| {
+            let path = path.unwrap_or_else(|| {
                 let path = data_dir.join("decisions.jsonl");
                 root.worked_out("authorization.decision_log.path", path.display());
                 path
             });
-            DecisionLogConfig { path, params }
+            DecisionLogConfig { path, params, rotate_bytes, keep }
         });
         AuthorizationConfig { decision_log, ..self.config }
     }
@@ -68,7 +74,7 @@ pub(super) fn read(section: &Section<'_>, env: &Environment) -> Option<Authoriza
         let message = "`authorization.data_files` has no effect without a policy";
         section.problem("data_files", message, Some("name the policy in `policy_file`"));
     }
-    let (log, log_path) = decision_log(&section.section("decision_log"))?;
+    let log = decision_log(&section.section("decision_log"))?;
     Some(Authorization {
         config: AuthorizationConfig {
             default_policy: default_policy?,
@@ -82,7 +88,6 @@ pub(super) fn read(section: &Section<'_>, env: &Environment) -> Option<Authoriza
             decision_log: None,
         },
         log,
-        log_path,
     })
 }
 
@@ -119,11 +124,13 @@ fn opa(
     Some(enabled.then_some(opa))
 }
 
-/// Whether decisions are kept and with their parameters, and in which file if that is written.
-fn decision_log(section: &Section<'_>) -> Option<(Option<bool>, Option<PathBuf>)> {
+/// How decisions are kept; the inner `None` does not keep them.
+fn decision_log(section: &Section<'_>) -> Option<Option<Log>> {
     let enabled = section.enabled();
     let path = section.text("path").map(PathBuf::from);
     let params = section.flag("params");
-    let (enabled, params) = (enabled?, params?);
-    Some((enabled.then_some(params), path))
+    let rotate_bytes = section.size("rotate_bytes");
+    let keep = section.number("keep");
+    let log = Log { path, params: params?, rotate_bytes: rotate_bytes?, keep: keep? };
+    Some(enabled?.then_some(log))
 }

@@ -148,7 +148,7 @@ authorization:
   rego_version: V0
   data_files: [a.json, b.json]
   reload_interval: never
-  decision_log: {params: true, path: /d.jsonl}
+  decision_log: {params: true, path: /d.jsonl, rotate_bytes: 2MiB, keep: 7}
 server:
   host: "::1"
   port: 0
@@ -197,7 +197,12 @@ data_dir: /d
         data_files: vec!["a.json".into(), "b.json".into()],
         reload_interval: None,
         opa: None,
-        decision_log: Some(DecisionLogConfig { path: "/d.jsonl".into(), params: true }),
+        decision_log: Some(DecisionLogConfig {
+            path: "/d.jsonl".into(),
+            params: true,
+            rotate_bytes: Some(2 << 20),
+            keep: 7,
+        }),
     };
     assert_eq!(config.authorization, authorization);
     let limits = LimitsConfig {

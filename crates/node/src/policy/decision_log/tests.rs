@@ -1,13 +1,18 @@
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use convoke_model::{Caller, Json, OperationKind, Reason, Revision, SpiffeId, UnixMillis};
 
 use super::*;
 
+fn config(path: &Path, params: bool) -> DecisionLogConfig {
+    DecisionLogConfig { path: path.to_owned(), params, rotate_bytes: None, keep: 5 }
+}
+
 fn open(path: &Path, params: bool) -> (DecisionLog, PathMetrics) {
     let metrics = PathMetrics::default();
-    let config = DecisionLogConfig { path: path.to_owned(), params };
+    let config = config(path, params);
     (DecisionLog::open(&config, Clock::new(), &metrics).unwrap(), metrics)
 }
 
@@ -98,12 +103,31 @@ fn lines_stay_whole_over_ends_and_moves() {
 }
 
 #[test]
+fn a_large_file_is_put_aside_and_so_many_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("decisions.jsonl");
+    let numbered = |number: u32| directory.path().join(format!("decisions.jsonl.{number}"));
+    let config = DecisionLogConfig { rotate_bytes: Some(1), keep: 2, ..config(&path, false) };
+    // Each of them begins where the last one ended, with a file that is large enough already.
+    for request_id in ["first", "second", "third", "fourth"] {
+        let log = DecisionLog::open(&config, Clock::new(), &PathMetrics::default()).unwrap();
+        keep(&log, request_id, "{}");
+        log.close();
+    }
+    for (path, request_id) in [(path, "fourth"), (numbered(1), "third"), (numbered(2), "second")] {
+        let lines = lines(&path);
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0]["request_id"], request_id);
+    }
+    assert!(!numbered(3).exists());
+}
+
+#[test]
 fn a_file_has_one_writer() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("decisions.jsonl");
     let (_log, _) = open(&path, false);
-    let config = DecisionLogConfig { path, params: false };
-    let again = DecisionLog::open(&config, Clock::new(), &PathMetrics::default());
+    let again = DecisionLog::open(&config(&path, false), Clock::new(), &PathMetrics::default());
     let why = again.err().map(|error| convoke_model::chain(&error)).unwrap();
     assert!(why.contains("another process writes it"), "{why}");
 }
