@@ -5,13 +5,14 @@
 //! the reader takes; a value that it refuses is left out and becomes a decision.
 
 mod dropped;
+mod manifest;
 mod write;
 
 use super::foreign::translate;
 use super::keys::{self, Entry, KEYS, Key as Row, Kind, Millis};
 use super::text::{join, quote, sounds_secret};
-use super::yaml::{Node, Value};
-use super::{Config, ConfigError, Environment, Problem, yaml};
+use super::yaml::{Key, Node, Value};
+use super::{Config, ConfigError, Environment, Problem};
 
 /// Most rounds of leaving out what the reader refuses; each leaves out one key at least.
 const ROUNDS_MAX: usize = 64;
@@ -63,11 +64,15 @@ struct Mapped {
     value: Value,
     /// What the comment behind it says.
     note: String,
+    /// Where it comes from in the original, as decisions begin; empty if it is made of other keys.
+    origin: String,
 }
 
 /// What has been found so far.
 struct Work {
     shape: Shape,
+    /// Lines of the tree are lines of the file.
+    has_lines: bool,
     mapped: Vec<Mapped>,
     dropped: Vec<Dropped>,
     decisions: Vec<String>,
@@ -80,52 +85,49 @@ struct Work {
 /// If `text` is not a mapping in YAML. What is wrong with the result is in
 /// [`Migration::problems`].
 pub fn migrate(text: &str, name: &str) -> Result<Migration, ConfigError> {
-    let mut tree = yaml::parse(text).map_err(|mut problem| {
-        if text.contains("{{") {
-            problem.cure = Some("it is a template: render it first, as in `helm template`".into());
-        }
-        ConfigError::new(name, vec![*problem])
-    })?;
-    let is_inner = config_map(&tree).is_some();
-    if let Some(inner) = config_map(&tree) {
-        tree = yaml::parse(inner).map_err(|problem| ConfigError::new(name, vec![*problem]))?;
-    }
+    let manifest::Found { tree, is_inner } =
+        manifest::find(text).map_err(|problem| ConfigError::new(name, vec![*problem]))?;
     if !matches!(tree.value, Value::Map(_)) {
         let message = format!("the file is {}, not a mapping", tree.value.kind());
         return Err(ConfigError::new(name, vec![Problem::of_key("", message, None)]));
     }
     let shape = Shape::of(&tree);
-    let mut work = Work { shape, mapped: Vec::new(), dropped: Vec::new(), decisions: Vec::new() };
+    let mut work = Work {
+        shape,
+        has_lines: !is_inner,
+        mapped: Vec::new(),
+        dropped: Vec::new(),
+        decisions: Vec::new(),
+    };
     work.walk(&tree, "");
     work.complete(&tree);
-    if is_inner {
-        // Lines were counted from where the inner text begins.
-        work.dropped.iter_mut().for_each(|dropped| dropped.line = None);
-    }
     Ok(work.finish(name))
-}
-
-/// The configuration inside a Kubernetes ConfigMap, if `tree` is one.
-fn config_map(tree: &Node) -> Option<&str> {
-    match (&tree.entry("kind")?.value, &tree.entry("data")?.value) {
-        (Value::Text(kind), Value::Map(data)) if kind == "ConfigMap" => {
-            data.iter().find_map(|(key, node)| match &node.value {
-                Value::Text(text) if key.name.ends_with("yaml") => Some(text.as_str()),
-                _ => None,
-            })
-        }
-        _ => None,
-    }
 }
 
 impl Shape {
     fn of(tree: &Node) -> Self {
-        if ["global", "spiffe", "opa", "image", "replicaCount"]
-            .iter()
-            .any(|key| tree.entry(key).is_some())
-        {
+        /// Keys of which each shape has one at least, and the one after it none.
+        const HELM: [&str; 7] = [
+            "global",
+            "spiffe",
+            "opa",
+            "image",
+            "replicaCount",
+            "agent.trustDomain",
+            "authorization.opaEndpoint",
+        ];
+        const REFERENCE: [&str; 6] = [
+            "agent",
+            "transport",
+            "authz",
+            "authorization.provider",
+            "authorization.opa_endpoint",
+            "identity.spiffe_endpoint",
+        ];
+        let has = |keys: &[&str]| keys.iter().any(|key| tree.below(key).is_some());
+        if has(&HELM) {
             Self::Helm
-        } else if tree.entry("agent").is_some() || tree.entry("transport").is_some() {
+        } else if has(&REFERENCE) {
             Self::Reference
         } else {
             Self::Ours
@@ -147,22 +149,27 @@ impl Work {
         let Value::Map(entries) = &node.value else { return };
         for (key, node) in entries {
             let path = join(path, &key.name);
-            if self.is_special(&path) || matches!(node.value, Value::Null) {
+            if matches!(node.value, Value::Null) {
+                continue;
+            }
+            if self.is_special(&path) {
+                self.understand(key, &path, node);
                 continue;
             }
             let own = self.own(&path);
             if let Some(row) = self.row(&path, own.is_some()) {
                 let to = own.filter(|own| own.path == row.path).map_or(row.path, |_| path.as_str());
-                self.map(&path, row, to, node);
+                self.map(key, &path, row, to, node);
             } else if self.shape == Shape::Ours && is_open(&path) {
                 let (value, note) = (node.value.clone(), String::new());
-                self.mapped.push(Mapped { path, row: None, value, note });
+                let origin = self.origin(key, &path);
+                self.mapped.push(Mapped { path, row: None, value, note, origin });
             } else if matches!(node.value, Value::Map(_))
                 && (!dropped::is_whole(&path) || has_names_below(&path))
             {
                 self.walk(node, &path);
             } else {
-                let (line, why) = (key.at.known().0, dropped::why(&path));
+                let (line, why) = (self.line(key), dropped::why(&path));
                 self.dropped.push(Dropped { path, line, why });
             }
         }
@@ -193,7 +200,19 @@ impl Work {
         None
     }
 
-    fn map(&mut self, from: &str, row: &'static Row, to: &str, node: &Node) {
+    /// The line of a key in the file, if that is known.
+    fn line(&self, key: &Key) -> Option<usize> {
+        key.at.known().0.filter(|_| self.has_lines)
+    }
+
+    /// How a sentence begins that is about the key at `path` of the original.
+    fn origin(&self, key: &Key, path: &str) -> String {
+        let line = self.line(key).map(|line| format!("line {line}, ")).unwrap_or_default();
+        format!("{line}`{}`", quote(path))
+    }
+
+    fn map(&mut self, key: &Key, from: &str, row: &'static Row, to: &str, node: &Node) {
+        let origin = self.origin(key, from);
         let shown = if sounds_secret(from) {
             "***".to_owned()
         } else {
@@ -202,7 +221,7 @@ impl Work {
         let value = match &node.value {
             Value::Text(text) if text.contains("${") => {
                 self.decisions.push(format!(
-                    "`{from}` was {shown}: nothing is put in for `${{…}}` here; set the \
+                    "{origin}, was {shown}: nothing is put in for `${{…}}` here; set the \
                      environment variable {} instead",
                     super::overrides::name_of(to)
                 ));
@@ -211,7 +230,7 @@ impl Work {
             Value::Text(text) => match translate(row, text) {
                 Ok(text) => row.value_of(text),
                 Err(why) => {
-                    self.decisions.push(format!("`{from}` was {shown}: {why}"));
+                    self.decisions.push(format!("{origin}, was {shown}: {why}"));
                     return;
                 }
             },
@@ -228,14 +247,41 @@ impl Work {
             Value::Text(text) if node.value.as_text() != Some(text) => format!("was {shown}"),
             _ => String::new(),
         };
-        self.mapped.push(Mapped { path: to.to_owned(), row: Some(row), value, note });
+        // Two keys of a shape may mean the same here.
+        if let Some(first) = self.mapped.iter().find(|mapped| mapped.path == to) {
+            if first.value.to_json() != value.to_json() {
+                self.decisions.push(format!(
+                    "{origin}, was {shown}, and another key says something else of `{to}`"
+                ));
+            }
+            return;
+        }
+        self.mapped.push(Mapped { path: to.to_owned(), row: Some(row), value, note, origin });
+    }
+
+    /// Has a person look at what a special key says, if it is none of what [`Work::complete`] reads.
+    fn understand(&mut self, key: &Key, path: &str, node: &Node) {
+        let is_understood = match &node.value {
+            Value::Text(word) => {
+                path.ends_with(".provider") && ["opa", "allow-all"].contains(&&**word)
+            }
+            Value::Bool(_) => !path.ends_with(".provider"),
+            _ => false,
+        };
+        if !is_understood {
+            let shown = quote(&node.value.to_json().to_string());
+            let origin = self.origin(key, path);
+            self.decisions.push(format!("{origin}, was {shown}, which has no meaning here"));
+        }
     }
 
     /// Whether the key means more than one here, or none by itself: [`Work::complete`] reads it.
     fn is_special(&self, path: &str) -> bool {
-        const SPECIAL: [&str; 5] = [
+        const SPECIAL: [&str; 7] = [
             "authorization.provider",
+            "authz.provider",
             "authorization.audit.enabled",
+            "observability.audit.enabled",
             "opa.enabled",
             "spiffe.enabled",
             "transport.circuit_breaker.enabled",
@@ -256,20 +302,27 @@ impl Work {
             Some(Value::Bool(flag)) => Some(*flag),
             _ => None,
         };
-        let domain = text("agent.trust_domain").or_else(|| text("global.trustDomain"));
-        if let (Some(name), Some(domain)) = (text("agent.name"), domain) {
-            self.add(
-                "identity.spiffe_id",
-                &format!("spiffe://{domain}/agent/{name}"),
-                "to be decided",
-            );
-            self.decisions.push(
-                "`identity.spiffe_id` is what that shape's program makes of name and trust domain; \
-                 compare it with the registration entry of the agent"
-                    .to_owned(),
-            );
+        let domains = ["agent.trust_domain", "agent.trustDomain", "global.trustDomain"];
+        let domain = domains.iter().find_map(|path| text(path));
+        let domain = domain.or_else(|| text("identity.trust_domain"));
+        let is_named = self.mapped.iter().any(|mapped| mapped.path == "identity.spiffe_id");
+        if let (Some(name), Some(domain), false) = (text("agent.name"), domain, is_named) {
+            let (id, makes) = match self.shape {
+                // The chart registers the agent so, and has an environment if nothing says one.
+                Shape::Helm => {
+                    let stage = text("agent.environment").unwrap_or("prod");
+                    (format!("spiffe://{domain}/agent/{name}/{stage}"), "that chart registers")
+                }
+                _ => (format!("spiffe://{domain}/agent/{name}"), "that shape's program makes"),
+            };
+            self.add("identity.spiffe_id", &id, "to be decided");
+            self.decisions.push(format!(
+                "`identity.spiffe_id` is what {makes} of name and trust domain; compare it with the \
+                 registration entry of the agent"
+            ));
         }
         let allows_all = text("authorization.provider") == Some("allow-all")
+            || text("authz.provider") == Some("allow-all")
             || flag("opa.enabled") == Some(false);
         if allows_all {
             self.mapped.retain(|mapped| !mapped.path.starts_with("authorization."));
@@ -287,7 +340,8 @@ impl Work {
                     .to_owned(),
             );
         }
-        if flag("authorization.audit.enabled") == Some(false) {
+        let audits = ["authorization.audit.enabled", "observability.audit.enabled"];
+        if audits.iter().any(|path| flag(path) == Some(false)) {
             self.decisions
                 .push("the audit log was off; here it has no switch, and is on".to_owned());
         }
@@ -314,7 +368,8 @@ impl Work {
         let Some(row) = keys::find(path) else { return };
         let (value, note) = (row.value_of(text), note.to_owned());
         self.mapped.retain(|mapped| mapped.path != path);
-        self.mapped.push(Mapped { path: path.to_owned(), row: Some(row), value, note });
+        let (path, origin) = (path.to_owned(), String::new());
+        self.mapped.push(Mapped { path, row: Some(row), value, note, origin });
     }
 
     /// Writes the text, and leaves out what the reader refuses until it takes the rest.
@@ -336,8 +391,15 @@ impl Work {
                     (self.shape.words(), self.decisions, self.dropped);
                 return Migration { text, shape, decisions, dropped, problems };
             };
-            self.decisions.push(format!("{refused}; it is left out until that is decided"));
             let path = refused.path.clone();
+            let left_out = self.mapped.iter().filter(|mapped| mapped.path == path);
+            let origin: String = left_out.map(|mapped| mapped.origin.as_str()).collect();
+            let from = if origin.is_empty() { origin } else { format!("{origin}: ") };
+            // Its line is one of the result, which the next round writes anew.
+            let Problem { message, cure, .. } = refused;
+            let cure = cure.as_deref().map(|cure| format!("; {cure}")).unwrap_or_default();
+            self.decisions
+                .push(format!("{from}{message}{cure}; it is left out until that is decided"));
             self.mapped.retain(|mapped| mapped.path != path);
         }
         let problems = check(&write::text(&self, name), name).err();
