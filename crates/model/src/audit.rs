@@ -134,6 +134,17 @@ pub enum AuditEventKind {
         /// The policy that decides.
         policy: Revision,
     },
+    /// It ended a task, which neither its handler nor its owner did.
+    TaskEnded {
+        /// The task.
+        task_id: TaskId,
+        /// The capability that it was made for.
+        capability: CapabilityName,
+        /// The verified ID of the caller that made it, or `anonymous`.
+        owner: Arc<str>,
+        /// Why, in a word.
+        why: &'static str,
+    },
 }
 
 impl AuditEvent {
@@ -166,6 +177,12 @@ impl AuditEvent {
                 field(line, "previous_policy_revision", &previous.0);
                 field(line, "policy_revision", &policy.0);
             }
+            AuditEventKind::TaskEnded { task_id, capability, owner, why } => {
+                field(line, "task_id", task_id.as_str());
+                field(line, "capability", capability.as_str());
+                field(line, "caller_spiffe_id", owner);
+                field(line, "reason", why);
+            }
         }
         line.extend_from_slice(b"}\n");
     }
@@ -180,6 +197,7 @@ impl AuditEventKind {
             Self::Shutdown { .. } => "shutdown",
             Self::IdentityRotation { .. } => "identity_rotation",
             Self::PolicyUpdate { .. } => "policy_update",
+            Self::TaskEnded { .. } => "task_ended",
         }
     }
 }

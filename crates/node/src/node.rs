@@ -412,7 +412,14 @@ impl Node {
         };
         let streaming = async {
             shutdown.cancelled().await;
-            service.streams.end_before(Instant::now() + drain_timeout, &drained).await;
+            let deadline = Instant::now() + drain_timeout;
+            let answering = async {
+                tokio::select! {
+                    () = service.tasks.end_waiting(&service) => {}
+                    () = drained.cancelled() => {}
+                }
+            };
+            tokio::join!(answering, service.streams.end_before(deadline, &drained));
         };
         let ((mesh, plain, lost_tasks), (), (), (), (), (), ()) =
             tokio::join!(serving, watch, looking, deciding, pressing, reviewing, streaming);

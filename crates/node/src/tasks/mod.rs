@@ -1,11 +1,14 @@
 //! Tasks at work: each is decided by the engine, committed to the journal, and acted on then.
 
+mod ending;
 mod outlet;
 mod output;
 mod running;
 mod said;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +16,8 @@ use convoke_agent::{CapabilityIndex, Context};
 use convoke_engine::{Effects, Event, State, decide};
 use convoke_journal::{NewTask, Scope, StoredTask};
 use convoke_model::{AuditRecord, ContextId, Fault, FaultCode, Json, Message, TaskId};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -43,6 +48,8 @@ pub(crate) struct Tasks {
     active: Mutex<HashMap<TaskId, Arc<Running>>>,
     handlers: TaskTracker,
     questions: Arc<Quota>,
+    /// Set once no answers are taken any more.
+    draining: AtomicBool,
 }
 
 /// What a new task is made of.
@@ -77,6 +84,7 @@ impl Default for Tasks {
             active: Mutex::default(),
             handlers: TaskTracker::new(),
             questions: Quota::new(QUESTIONS_PER_CALLER_MAX),
+            draining: AtomicBool::new(false),
         }
     }
 }
@@ -112,29 +120,39 @@ impl Tasks {
         self.handlers.spawn(
             async move {
                 let _seat = seat;
-                let created = service.journal.create(&work.scope, task, Some(new.audit)).await;
-                let created = created.map_err(|error| service.commit_fault(&error));
-                let failed = created.is_err();
-                let joined = match (created, new.join) {
-                    (Err(fault), _) => Err(fault),
-                    (Ok(_), None) => Ok(None),
-                    // Before the handler begins, so that nothing of what it says is missed.
-                    (Ok(_), Some(join)) => {
-                        work.join(&service, &join.subscriber, join.history, true).await.map(Some)
+                let whole = async {
+                    let created = service.journal.create(&work.scope, task, Some(new.audit)).await;
+                    let created = created.map_err(|error| service.commit_fault(&error));
+                    let failed = created.is_err();
+                    let joined = match (created, new.join) {
+                        (Err(fault), _) => Err(fault),
+                        (Ok(_), None) => Ok(None),
+                        // Before the handler begins, so that nothing of what it says is missed.
+                        (Ok(_), Some(join)) => {
+                            let Join { subscriber, history } = join;
+                            work.join(&service, &subscriber, history, true).await.map(Some)
+                        }
+                    };
+                    // A caller who has gone does not hear it and, dropped here, follows nothing;
+                    // the task goes on all the same.
+                    drop(say.send(joined));
+                    if !failed {
+                        work.work(&service, new.capability, context, new.params).await;
                     }
                 };
-                // A caller who has gone does not hear it and, dropped here, follows nothing; the
-                // task goes on all the same.
-                drop(say.send(joined));
-                if !failed {
-                    work.work(&service, new.capability, context, new.params).await;
+                // What panics beside the handler ends the task too: nobody works on it any more.
+                if AssertUnwindSafe(whole).catch_unwind().await.is_err() {
+                    tracing::error!(task_id = %work.id, "Task broke off");
+                    work.break_off(&service).await;
                 }
             }
             .in_current_span(),
         );
         match said.await {
             Ok(joined) => joined.map(|follower| Taken::Task(running, follower)),
-            Err(_dropped) => Err(Fault::new(FaultCode::Internal, "the task was not made")),
+            Err(_panic) => {
+                Err(Fault::new(FaultCode::Internal, "the task broke off at its beginning"))
+            }
         }
     }
 
@@ -176,6 +194,19 @@ impl Tasks {
     /// The task `id` if it is at work and belongs to `scope`.
     pub(crate) fn find(&self, scope: &Scope, id: &TaskId) -> Option<Arc<Running>> {
         self.active().get(id).filter(|running| running.scope == *scope).cloned()
+    }
+
+    /// Ends the tasks that wait for an answer, and those that would from here on: a node that drains
+    /// takes none. Without this they would hold the drain for as long as it may take.
+    pub(crate) async fn end_waiting(&self, service: &Service) {
+        // Set before any slot is looked at: a question that is put later sees it.
+        self.draining.store(true, Ordering::Release);
+        let active: Vec<_> = self.active().values().cloned().collect();
+        join_all(active.iter().map(|running| running.end_if_waiting(service))).await;
+    }
+
+    fn are_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Waits until no task is at work, at most until `deadline`, and says how many still are.

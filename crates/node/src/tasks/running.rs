@@ -27,7 +27,7 @@ use crate::stream::{Audience, End, Shown, Subscriber, Subscription, state_after}
 pub(crate) struct Running {
     pub(super) id: TaskId,
     pub(super) scope: Scope,
-    slot: Mutex<Slot>,
+    pub(super) slot: Mutex<Slot>,
     stop: CancellationToken,
     /// True while those who wait for the task can be answered.
     answer: watch::Sender<bool>,
@@ -39,11 +39,11 @@ pub(crate) struct Running {
 }
 
 #[derive(Default)]
-struct Slot {
+pub(super) struct Slot {
     /// `None` once a commit has failed: what the state says may then not be what is stored.
-    state: Option<State>,
+    pub(super) state: Option<State>,
     /// The question that the task waits for an answer to.
-    question: Option<Asked>,
+    pub(super) question: Option<Asked>,
 }
 
 impl Running {
@@ -267,6 +267,9 @@ impl Running {
         if slot.state.as_ref().is_some_and(|state| !state.is_ended()) {
             slot.question = Some(asked);
         }
+        if service.tasks.are_draining() {
+            self.end_slot_if_waiting(service, slot).await;
+        }
         Ok(())
     }
 
@@ -307,7 +310,7 @@ impl Running {
 
     /// Decides events, commits what follows from all of them at once, shows it and acts on it. If
     /// one is refused, so is what comes after it, and what came before it is kept.
-    async fn change(
+    pub(super) async fn change(
         &self,
         service: &Service,
         slot: &mut Slot,
@@ -339,14 +342,15 @@ impl Running {
             let stands = state.task().map(|task| task.status.state);
             let waits = stands.is_some_and(|it| it.is_terminal() || it.is_interrupted());
             self.answer.send_if_modified(|answer| std::mem::replace(answer, waits) != waits);
+            if state.is_ended() {
+                // Whoever asked may go on beside its handler, and would wait for ever.
+                slot.question = None;
+            }
             slot.state = Some(state);
         }
         for action in effects.actions {
             match action {
-                Action::StopHandler => {
-                    slot.question = None;
-                    self.stop.cancel();
-                }
+                Action::StopHandler => self.stop.cancel(),
                 Action::ResumeHandler => slot.resume(),
                 // Said above, where the state says it.
                 Action::Answer => {}
@@ -375,7 +379,7 @@ impl Running {
 
 impl Slot {
     /// The state, from the journal if need be.
-    async fn fresh(
+    pub(super) async fn fresh(
         &mut self,
         service: &Service,
         scope: &Scope,

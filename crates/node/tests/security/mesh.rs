@@ -318,9 +318,9 @@ async fn carry_but_the_end(client: DuplexStream, node: TlsStream<TcpStream>) {
     let (mut from_node, mut to_node) = tokio::io::split(node);
     let out = tokio::io::copy(&mut from_client, &mut to_node);
     let back = async {
-        let mut frame = Vec::new();
+        let mut frame = vec![0; 9];
         loop {
-            frame.resize(9, 0);
+            frame.truncate(9);
             from_node.read_exact(&mut frame).await?;
             let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]);
             frame.resize(9 + usize::try_from(length).unwrap(), 0);

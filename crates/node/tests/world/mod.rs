@@ -150,14 +150,18 @@ impl World {
     }
 
     pub(crate) async fn end_with_summary(self) -> (Summary, Vec<Value>) {
+        let (summary, mut records) = self.end_with_trail().await;
+        records.retain(|record| record["event_type"] == "authorization");
+        (summary, records)
+    }
+
+    /// As [`World::end_with_summary`], with what the node noted of itself among the decisions.
+    pub(crate) async fn end_with_trail(self) -> (Summary, Vec<Value>) {
         self.shutdown.cancel();
         let summary = tokio::time::timeout(PATIENCE, self.node).await.unwrap().unwrap();
         tokio::time::timeout(PATIENCE, self.issuer).await.unwrap().unwrap();
         let audit = std::fs::read_to_string(self.dir.path().join("audit.jsonl")).unwrap();
-        let mut records: Vec<Value> =
-            audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        records.retain(|record| record["event_type"] == "authorization");
-        (summary, records)
+        (summary, audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
 }
 
