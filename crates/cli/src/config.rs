@@ -8,11 +8,11 @@ use convoke::serve::Config;
 use convoke::serve::config::{Migration, Origin, migrate, schema};
 use serde_json::json;
 
-use crate::args::{ConfigMigrate, ConfigShow};
+use crate::args::{ConfigMigrate, ConfigSchema, ConfigShow};
 use crate::exit::{Code, Failure};
-use crate::input;
 use crate::paint::{Paint, say};
 use crate::validate::{self, Wrong};
+use crate::{input, output};
 
 /// `convoke config show`.
 pub(crate) fn show(options: &ConfigShow, paint: Paint) -> Result<(), Failure> {
@@ -51,10 +51,12 @@ pub(crate) fn show(options: &ConfigShow, paint: Paint) -> Result<(), Failure> {
 }
 
 /// `convoke config schema`.
-pub(crate) fn print_schema() -> Result<(), Failure> {
-    let text = format!("{:#}\n", schema());
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+pub(crate) fn print_schema(options: &ConfigSchema) -> Result<(), Failure> {
+    let schema = schema();
+    if options.json {
+        return output::print(&schema);
+    }
+    output::print_text(&format!("{schema:#}\n"))
 }
 
 /// `convoke config migrate`.

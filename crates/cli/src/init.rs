@@ -4,8 +4,11 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use crate::args::{Init, Template};
 use crate::exit::{Code, Failure};
+use crate::output;
 use crate::paint::{Paint, say};
 
 /// Longest name of an agent, in bytes: it is a package, a program and a part of a SPIFFE ID.
@@ -20,6 +23,11 @@ const KEYWORDS: &str = " abstract as async await become box break const continue
     enum extern false final fn for gen if impl in let loop macro match mod move mut override priv \
     pub ref return self static struct super trait true try type typeof unsafe unsized use virtual \
     where while yield ";
+
+/// Why a project that depends on the registry does not build, and the cure.
+const UNPUBLISHED: &str = "the crate `convoke` is not published yet, so cargo will not find it: \
+    clone the repository and write `convoke = { path = \"CLONE/crates/convoke\" }` into Cargo.toml, \
+    or begin again with --convoke-path CLONE";
 
 macro_rules! template {
     ($($path:literal),* $(,)?) => {
@@ -64,16 +72,51 @@ pub(crate) fn run(options: &Init, paint: Paint) -> Result<(), Failure> {
         Template::Minimal => MINIMAL,
         Template::Full => FULL,
     };
+    let mut written = Vec::new();
     for (path, text) in template {
         let text = words.iter().fold((*text).to_owned(), |text, (from, to)| text.replace(from, to));
         write(&options.dir.join(target(path)), text.as_bytes())?;
+        written.push(target(path).display().to_string());
     }
     if let Some(lock) = dependency.lock {
         write(&options.dir.join("Cargo.lock"), &lock)?;
+        written.push("Cargo.lock".to_owned());
     }
+    tell(options, &name, &written, paint)
+}
+
+/// Says that the files `written` are there, and what comes next.
+fn tell(options: &Init, name: &str, written: &[String], paint: Paint) -> Result<(), Failure> {
+    let policies = match options.template {
+        Template::Minimal => "policy.rego policy_test.rego",
+        Template::Full => "policies",
+    };
     let dir = options.dir.display();
+    // Without the crate no cargo command succeeds, whatever the project says.
+    let missing = options.convoke_path.is_none().then_some(UNPUBLISHED);
+    let next = [
+        format!("cd {dir}"),
+        "cargo test".to_owned(),
+        format!("convoke policy test {policies}"),
+        "convoke validate config.yaml".to_owned(),
+    ];
+    if options.json {
+        return output::print(&json!({
+            "agent": name,
+            "directory": dir.to_string(),
+            "written": written,
+            "next": next,
+            "warnings": missing.iter().collect::<Vec<_>>(),
+        }));
+    }
     say(format!("{} the agent `{name}` in {dir}", paint.good("written:")));
-    say(format!("next: cd {dir} && cargo test && convoke validate config.yaml; see README.md"));
+    for path in written {
+        say(format!("  {path}"));
+    }
+    if let Some(missing) = missing {
+        say(format!("{} {missing}", paint.warn("warning:")));
+    }
+    say(format!("next: {}; see README.md", next.join(" && ")));
     Ok(())
 }
 

@@ -89,7 +89,7 @@ fn run(cli: Cli, quiet: bool, paint: Paint) -> Result<(), Failure> {
         }
         Command::Validate(options) => validate::run(&options, paint),
         Command::Config(Config::Show(options)) => config::show(&options, paint),
-        Command::Config(Config::Schema(_)) => config::print_schema(),
+        Command::Config(Config::Schema(options)) => config::print_schema(&options),
         Command::Config(Config::Migrate(options)) => config::run_migrate(&options, paint),
         Command::Init(options) => init::run(&options, paint),
         Command::Identity(Identity::Serve(options)) => until_ended(identity::serve(options)),

@@ -5,8 +5,23 @@ use convoke::serve::{Host, ServeError, ServeOptions};
 
 use crate::args::{BuiltIn, Serve};
 use crate::exit::{Code, Failure};
-use crate::paint::{Paint, say};
-use crate::signals;
+use crate::paint::{Paint, plain, say};
+use crate::{output, signals};
+
+/// `convoke serve --check`.
+fn check(options: &Serve, host: &Host, paint: Paint) -> Result<(), Failure> {
+    let checked = convoke::serve::check(&options.config, host)
+        .map_err(|error| Failure::new(Code::Usage, chain(&error)))?;
+    if options.json {
+        return output::print(&checked.to_json());
+    }
+    for warning in &checked.warnings {
+        let name = checked.config.display();
+        say(format!("{} {name}: {}", paint.bold("warning:"), plain(warning)));
+    }
+    say(format!("{} {checked}", paint.good("valid:")));
+    Ok(())
+}
 
 pub(crate) async fn run(options: Serve, paint: Paint) -> Result<(), Failure> {
     let host = match options.agent {
@@ -16,10 +31,7 @@ pub(crate) async fn run(options: Serve, paint: Paint) -> Result<(), Failure> {
     };
     let host = host.map_err(|error| Failure::new(Code::Failure, error))?;
     if options.check {
-        convoke::serve::check(&options.config)
-            .map_err(|error| Failure::new(Code::Usage, chain(&error)))?;
-        say(format!("{} {}", paint.good("valid:"), options.config.display()));
-        return Ok(());
+        return check(&options, &host, paint);
     }
     let ending = signals::ending(options.until_stdin_ends)?;
     let (shutdown, cut) = (ending.drain().clone(), ending.cut().clone());

@@ -11,7 +11,7 @@ pub(crate) enum Wish {
     /// To read what there is to want.
     Help,
     /// To know whether the agent could serve.
-    Check { config: PathBuf },
+    Check { config: PathBuf, json: bool },
     /// The agent.
     Serve { config: PathBuf, dev: Option<SocketAddr> },
 }
@@ -27,6 +27,8 @@ pub(crate) enum WrongArgument {
     Address(String),
     #[error("`{0}` is there twice")]
     Twice(&'static str),
+    #[error("`--json` is the form of a report, so it goes with `--check`")]
+    NothingToReport,
 }
 
 /// What `--help` prints for the program of this name.
@@ -35,7 +37,7 @@ pub(crate) struct Help<'a>(pub(crate) &'a str);
 /// Reads the arguments after the program's name.
 pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish, WrongArgument> {
     let mut arguments = arguments.into_iter();
-    let (mut config, mut dev, mut check) = (None, None, false);
+    let (mut config, mut dev, mut check, mut json) = (None, None, false, false);
     let mut only_names = false;
     while let Some(argument) = arguments.next() {
         let text = argument.to_string_lossy().into_owned();
@@ -44,6 +46,7 @@ pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish
             ("--", None) => only_names = true,
             ("--help" | "-h", None) => return Ok(Wish::Help),
             ("--check", None) => check = true,
+            ("--json", None) => json = true,
             ("--dev", _) if dev.is_some() => return Err(WrongArgument::Twice("--dev")),
             ("--dev", value) => {
                 let value = value.map(str::to_owned);
@@ -57,7 +60,11 @@ pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Wish
         }
     }
     let config = config.unwrap_or_else(|| PathBuf::from("config.yaml"));
-    Ok(if check { Wish::Check { config } } else { Wish::Serve { config, dev } })
+    match (check, json) {
+        (true, json) => Ok(Wish::Check { config, json }),
+        (false, true) => Err(WrongArgument::NothingToReport),
+        (false, false) => Ok(Wish::Serve { config, dev }),
+    }
 }
 
 impl fmt::Display for Help<'_> {
@@ -80,6 +87,9 @@ Options:
 
       --check
           Check the configuration, the policy and the agent, and end
+
+      --json
+          Report what --check finds as JSON
 
   -h, --help
           Print help
@@ -110,8 +120,10 @@ mod tests {
         check(&["--dev", "127.0.0.1:80", "a.yaml"], serve("a.yaml", Some("127.0.0.1:80")));
         check(&["a.yaml", "--dev=[::1]:80"], serve("a.yaml", Some("[::1]:80")));
         check(&["--", "--check"], serve("--check", None));
-        check(&["--check"], Ok(Wish::Check { config: "config.yaml".into() }));
-        check(&["a.yaml", "--check"], Ok(Wish::Check { config: "a.yaml".into() }));
+        let wish = |config: &str, json| Ok(Wish::Check { config: config.into(), json });
+        check(&["--check"], wish("config.yaml", false));
+        check(&["a.yaml", "--check"], wish("a.yaml", false));
+        check(&["--json", "a.yaml", "--check"], wish("a.yaml", true));
         check(&["a.yaml", "-h"], Ok(Wish::Help));
         check(&["--help", "--wrong"], Ok(Wish::Help));
     }
@@ -119,6 +131,7 @@ mod tests {
     #[test]
     fn what_means_nothing_is_named() {
         check(&["--wrong"], Err("unknown argument `--wrong`"));
+        check(&["--json"], Err("`--json` is the form of a report, so it goes with `--check`"));
         check(&["--check=yes"], Err("unknown argument `--check=yes`"));
         check(&["a.yaml", "b.yaml"], Err("unknown argument `b.yaml`"));
         check(&["--dev"], Err("`--dev` needs an address and a port, such as 127.0.0.1:8080"));

@@ -43,6 +43,8 @@ pub use convoke_model::{
 };
 
 #[cfg(feature = "serve")]
+mod check;
+#[cfg(feature = "serve")]
 mod command_line;
 #[cfg(feature = "serve")]
 mod ending;

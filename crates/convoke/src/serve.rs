@@ -16,6 +16,7 @@ pub use convoke_node::{Node, NodeOptions, StartError, Summary, load_policy};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::check::{Checked, CheckedCapability, check};
 use crate::command_line::{self, Help, Wish};
 pub use crate::ending::{EndSignal, Ending};
 
@@ -36,7 +37,7 @@ pub struct ServeOptions {
 /// the whole `main` of an agent's program. Another of these signals cuts the drain short.
 ///
 /// The program takes the configuration's path, by default `config.yaml`, and the options `--check`,
-/// `--dev ADDR:PORT` and `--help` of `convoke serve`; its exit codes are the same too.
+/// `--json`, `--dev ADDR:PORT` and `--help` of `convoke serve`; its exit codes are the same too.
 pub fn main<A: Agent>(agent: A) -> ExitCode {
     let wish = match command_line::read(std::env::args_os().skip(1)) {
         Ok(wish) => wish,
@@ -45,27 +46,53 @@ pub fn main<A: Agent>(agent: A) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let mut as_json = false;
     let ran = match wish {
         Wish::Help => {
-            use std::io::Write;
-            // A reader of standard output who has gone away wants no help.
-            let _gone = writeln!(std::io::stdout(), "{}", Help(&program()));
+            print(&Help(&program()));
             return ExitCode::SUCCESS;
         }
-        Wish::Check { config } => Host::new(agent).map_err(ServeError::Agent).and_then(|_host| {
-            check(&config)?;
-            say(format_args!("valid: {}", config.display()));
-            Ok(())
-        }),
+        Wish::Check { config, json } => {
+            as_json = json;
+            Host::new(agent).map_err(ServeError::Agent).and_then(|host| {
+                let checked = check(&config, &host)?;
+                report(&checked, json);
+                Ok(())
+            })
+        }
         Wish::Serve { config, dev } => serve(agent, &config, dev),
     };
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(format_args!("error: {}", convoke_model::chain(&error)));
-            ExitCode::from(error.exit_code())
+            let (message, code) = (convoke_model::chain(&error), error.exit_code());
+            if as_json {
+                let error = serde_json::json!({ "message": message, "exit_code": code });
+                say(format_args!("{}", serde_json::json!({ "error": error })));
+            } else {
+                say(format_args!("error: {message}"));
+            }
+            ExitCode::from(code)
         }
     }
+}
+
+/// Prints what a check found: for programs on standard output, for people on standard error.
+fn report(checked: &Checked, as_json: bool) {
+    if as_json {
+        print(&checked.to_json());
+        return;
+    }
+    for warning in &checked.warnings {
+        say(format_args!("warning: {}: {warning}", checked.config.display()));
+    }
+    say(format_args!("valid: {checked}"));
+}
+
+fn print(text: &dyn std::fmt::Display) {
+    use std::io::Write;
+    // A reader of standard output who has gone away wants nothing more.
+    let _gone = writeln!(std::io::stdout(), "{text}");
 }
 
 fn serve<A: Agent>(agent: A, config: &Path, dev: Option<SocketAddr>) -> Result<(), ServeError> {
@@ -124,17 +151,6 @@ pub async fn run(config: &Path, host: Host, options: ServeOptions) -> Result<(),
     }
 }
 
-/// Checks the configuration at `config` and the policy that it names, without starting anything.
-///
-/// # Errors
-///
-/// As [`run`], as far as it can be known without binding or asking for an identity.
-pub fn check(config: &Path) -> Result<(), ServeError> {
-    let (config, _warnings) = load(config)?;
-    load_policy(&config)?;
-    Ok(())
-}
-
 /// Sends this process's log to standard error, coloured where that is a terminal.
 ///
 /// The environment variable `CONVOKE_LOG` overrides `level` for the targets that it names. The
@@ -180,7 +196,7 @@ fn install(options: LogOptions) -> Result<LogGuard, ServeError> {
     Ok(guard)
 }
 
-fn load(path: &Path) -> Result<(Config, Vec<String>), ServeError> {
+pub(crate) fn load(path: &Path) -> Result<(Config, Vec<String>), ServeError> {
     let config = Config::load(path)?;
     let warnings = config.warnings().iter().map(ToString::to_string).collect();
     Ok((config, warnings))

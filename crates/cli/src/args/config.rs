@@ -38,7 +38,11 @@ pub(crate) struct ConfigShow {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ConfigSchema {}
+pub(crate) struct ConfigSchema {
+    /// On one line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct ConfigMigrate {

@@ -14,7 +14,9 @@ pub(crate) enum Identity {
     /// Issue identities to processes of this machine, as a SPIRE agent does
     #[command(after_help = "\
 Example:
-  convoke identity serve --trust-domain example.org")]
+  convoke identity serve --trust-domain example.org
+
+There is no --json: what it logs is JSON already where no terminal reads it.")]
     Serve(IdentityServe),
     /// Show the identity that this process is given
     #[command(after_help = "\

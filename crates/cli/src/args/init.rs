@@ -9,8 +9,11 @@ use convoke::TrustDomain;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  convoke init greeter
-  convoke init --template full --trust-domain example.org claims")]
+  convoke init --convoke-path ~/convoke greeter
+  convoke init --convoke-path ~/convoke --template full --trust-domain example.org claims
+
+The crate `convoke` is not published yet: without --convoke-path, which names a clone of the
+repository, the project is written, but does not build until its Cargo.toml names one.")]
 pub(crate) struct Init {
     /// The directory, which is made or has to be empty
     #[arg(value_name = "DIR")]
@@ -24,9 +27,13 @@ pub(crate) struct Init {
     /// How much to begin with
     #[arg(long, value_enum, default_value_t = Template::Minimal)]
     pub(crate) template: Template,
-    /// Depend on this checkout of Convoke instead of the registry
+    /// Depend on this checkout of Convoke; needed to build the project as long as no registry has
+    /// the crate `convoke`
     #[arg(long, value_name = "PATH")]
     pub(crate) convoke_path: Option<PathBuf>,
+    /// Report what was written as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -17,7 +17,7 @@ pub(crate) struct Man {
     /// Print the reference of all commands, as one page of Markdown, instead
     #[arg(long, conflicts_with = "dir")]
     pub(crate) markdown: bool,
-    /// Report the files that were written as JSON
+    /// Report the files that were written as JSON; a page by itself is the result
     #[arg(long, requires = "dir")]
     pub(crate) json: bool,
 }

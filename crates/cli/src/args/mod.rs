@@ -19,7 +19,7 @@ use convoke::SpiffeId;
 use crate::exit;
 
 pub(crate) use authz::{Authz, AuthzCheck};
-pub(crate) use config::{Config, ConfigMigrate, ConfigShow};
+pub(crate) use config::{Config, ConfigMigrate, ConfigSchema, ConfigShow};
 pub(crate) use doctor::Doctor;
 pub(crate) use identity::{Entry, Identity, IdentityServe, IdentityShow, Issuer};
 pub(crate) use init::{Init, Template};
@@ -117,6 +117,7 @@ pub(crate) struct Demo {
 #[command(after_help = "\
 Example:
   convoke serve --agent document-worker config/worker.yaml
+  convoke serve --agent document-worker config/worker.yaml --check --json
 
 Your own agent is a program of its own: see \"Your first agent\" in the README.")]
 pub(crate) struct Serve {
@@ -132,6 +133,9 @@ pub(crate) struct Serve {
     /// Check the configuration, the policy and the agent, and end
     #[arg(long)]
     pub(crate) check: bool,
+    /// Report what --check finds as JSON
+    #[arg(long, requires = "check")]
+    pub(crate) json: bool,
     /// End when standard input does, so that the agent does not outlive its parent
     #[arg(long, hide = true)]
     pub(crate) until_stdin_ends: bool,
@@ -270,7 +274,9 @@ pub(crate) struct Validate {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  convoke completions bash > ~/.local/share/bash-completion/completions/convoke")]
+  convoke completions bash > ~/.local/share/bash-completion/completions/convoke
+
+There is no --json: the script is the result.")]
 pub(crate) struct Completions {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
@@ -303,6 +309,37 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Commands whose result is for people or a document by itself. Their help says so.
+    const WITHOUT_JSON: [&str; 3] = ["demo", "identity serve", "completions"];
+
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        if !command.has_subcommands() {
+            found.push((path.to_owned(), command.clone()));
+        }
+        for below in command.get_subcommands() {
+            leaves(below, format!("{path} {}", below.get_name()).trim(), found);
+        }
+    }
+
+    #[test]
+    fn every_command_reports_as_json_or_says_why_not() {
+        let mut all = Vec::new();
+        leaves(&Cli::command(), "", &mut all);
+        assert!(all.len() > 20, "{}", all.len());
+        let mut without = Vec::new();
+        for (path, command) in &all {
+            match command.get_arguments().find(|arg| arg.get_long() == Some("json")) {
+                Some(json) => assert!(!json.is_hide_set(), "{path}"),
+                None => without.push(path.as_str()),
+            }
+        }
+        assert_eq!(without, WITHOUT_JSON);
+        for (path, command) in all.iter().filter(|(path, _)| without.contains(&path.as_str())) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("There is no --json: "), "{path}");
+        }
     }
 
     #[test]

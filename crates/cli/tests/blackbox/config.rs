@@ -75,6 +75,8 @@ fn the_schema_is_printed() {
     let schema = World::new().run(&["config", "schema"]);
     let schema: Value = serde_json::from_str(&schema.stdout).unwrap();
     assert_eq!(schema["properties"]["server"]["properties"]["port"]["maximum"], 65535);
+    let line = World::new().run(&["config", "schema", "--json"]);
+    assert_eq!((line.stdout.lines().count(), line.json()), (1, schema));
 }
 
 #[test]
@@ -117,6 +119,19 @@ fn a_project_is_written_where_nothing_is() {
     assert!(read("config.yaml").contains("spiffe://team.example/my-agent"));
     assert!(read("src/main.rs").contains("struct MyAgent;"));
     assert_eq!(read(".gitignore"), "/target\n");
+    // Every file is named, and what keeps the project from building.
+    assert!(done.stderr.contains("\n  src/main.rs\n"), "{done:?}");
+    let warning = "warning: the crate `convoke` is not published yet";
+    assert!(done.stderr.contains(warning) && done.stderr.contains("--convoke-path"), "{done:?}");
+
+    let checkout = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let args = ["init", "second", "--template", "full", "--convoke-path", checkout, "--json"];
+    let report = world.run(&args).json();
+    assert_eq!((&report["agent"], &report["warnings"]), (&json!("second"), &json!([])));
+    let mut written: Vec<_> = report["written"].as_array().unwrap().iter().collect();
+    assert!(written.contains(&&json!("policies/policy_test.rego")), "{report}");
+    written.retain(|path| !world.path("second").join(path.as_str().unwrap()).is_file());
+    assert_eq!(written, [] as [&Value; 0]);
 
     let (error, _) = world.run(&["init", "my.agent"]).failure(2);
     assert!(error.ends_with("is not empty"), "{error}");

@@ -174,6 +174,14 @@ fn a_good_configuration_is_said_to_be_good() {
         assert_eq!((done.code, done.stdout.as_str()), (Some(0), ""), "{done:?}");
         assert!(done.stderr.contains("valid: worker.yaml"), "{done:?}");
     }
+    let said = world.run(&check).stderr;
+    assert!(said.contains("\n  count_words       whom policy allows\n"), "{said}");
+    let report = world.run(&[&check[..], &["--json"]].concat()).json();
+    assert_eq!((&report["valid"], &report["spiffe_id"]), (&json!(true), &json!(WORKER)));
+    let capability = json!({"name": "count_words", "ephemeral": true, "requires_peer": null});
+    assert!(report["capabilities"].as_array().unwrap().contains(&capability), "{report}");
+    let wrong = ["serve", "--agent", "document-worker", "none.yaml", "--check", "--json"];
+    assert!(world.run(&wrong).failure(2).0.contains("none.yaml"));
     let report = world.run(&["validate", "--json", "worker.yaml"]).json();
     assert_eq!((&report[0]["config"], &report[0]["valid"]), (&json!("worker.yaml"), &json!(true)));
     assert_eq!(report[0]["problems"], json!([]));

@@ -29,6 +29,13 @@ fn check(template: &str) {
     run("cd greeter");
     let (_, said) = run("convoke validate --strict config.yaml");
     assert!(said.starts_with("valid: config.yaml, policy "), "{said}");
+    let policies = match template {
+        "minimal" => "policy.rego policy_test.rego",
+        _ => "policies",
+    };
+    let (_, tested) = run(&format!("convoke policy test {policies}"));
+    assert!(tested.ends_with(" passed, 0 failed, 0 skipped\n"), "{tested}");
+    assert!(!tested.starts_with("0 "), "{tested}");
     let (tests, _) = run("cargo test --offline --quiet");
     assert!(tests.contains("test result: ok."), "{tests}");
     run("test -f .gitignore && test -f README.md && test -f Cargo.lock");
