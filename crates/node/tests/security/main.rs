@@ -8,6 +8,7 @@
 mod authority;
 mod expiry;
 mod mesh;
+mod open_streams;
 mod rotation;
 mod routes;
 mod trust_domain;

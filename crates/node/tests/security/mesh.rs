@@ -206,7 +206,8 @@ impl Caller {
         Self::speak(tcp, to, version).await
     }
 
-    async fn speak<S>(stream: S, to: SocketAddr, version: Version) -> Result<Self, Outcome>
+    /// Speaks over a stream that is connected.
+    pub(crate) async fn speak<S>(stream: S, to: SocketAddr, version: Version) -> Result<Self, Outcome>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
