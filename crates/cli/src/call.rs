@@ -1,10 +1,19 @@
 //! `convoke call`: one capability, one answer.
 
-use convoke::{CallSettings, CapabilityName, Client, ClientOptions, SpiffeId, TrustDomain, chain};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use convoke::identity::{IdentitySource, WorkloadApiConfig};
+use convoke::{
+    CallEvent, CallObserver, CallSettings, CallTarget, CapabilityName, Client, SpiffeId,
+    TrustDomain, chain,
+};
+use convoke_model::TraceContext;
+use uuid::Uuid;
 
 use crate::args::{AsWho, Call};
-use crate::exit::{Code, Failure};
-use crate::{input, login, paint};
+use crate::exit::{Code, Failure, Made};
+use crate::{input, login, paint, progress};
 
 pub(crate) async fn run(options: Call) -> Result<(), Failure> {
     // What is wrong on the command line is said before anything is asked of the network.
@@ -13,14 +22,45 @@ pub(crate) async fn run(options: Call) -> Result<(), Failure> {
         Failure::new(Code::Usage, format_args!("--capability `{}` {error}", options.capability))
     })?;
     check_address(&options.address)?;
-    let client = connect(&options.as_who, Some(&options.agent), None).await?;
+    let attempts = Arc::new(Attempts::default());
+    let watch = Some(Arc::clone(&attempts) as _);
+    let client = connect_watched(&options.as_who, Some(&options.agent), None, watch).await?;
+    let trace = new_trace();
     let call = client
         .call(&options.agent, &options.capability, params)
         .address(options.address)
-        .timeout(options.timeout);
+        .timeout(options.timeout)
+        .trace(trace);
     let call = if options.idempotent { call.idempotent() } else { call };
-    let answer = call.json().await?;
+    let answer = call.json().await.map_err(|error| {
+        let made = Made { attempts: attempts.0.load(Ordering::Relaxed), trace };
+        Failure { call: Some(Box::new(made)), ..Failure::from(error) }
+    })?;
     paint::result(&answer, options.output)
+}
+
+/// How often a call was made so far.
+#[derive(Default)]
+struct Attempts(AtomicU32);
+
+impl CallObserver for Attempts {
+    fn observe(&self, to: CallTarget<'_>, event: CallEvent<'_>) {
+        match event {
+            CallEvent::Attempted { number, .. } => self.0.store(number, Ordering::Relaxed),
+            CallEvent::Retrying { .. } => {
+                let next = self.0.load(Ordering::Relaxed) + 1;
+                progress::label(format!("{} at {}, attempt {next}", to.agent, to.address));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A trace that begins with a person, and is recorded: whoever asks by hand wants to be able to
+/// look.
+fn new_trace() -> TraceContext {
+    let (span_id, _) = Uuid::new_v4().as_u64_pair();
+    TraceContext::root(Uuid::new_v4().as_u128(), span_id, true)
 }
 
 /// Refuses an address that no agent can have before anybody is asked.
@@ -36,13 +76,23 @@ pub(crate) async fn connect(
     callee: Option<&SpiffeId>,
     domain: Option<&TrustDomain>,
 ) -> Result<Client, Failure> {
-    let client = ClientOptions {
-        identity: identity(as_who, callee, domain)?,
-        socket: as_who.socket.strip_prefix("unix://").unwrap_or(&as_who.socket).into(),
-        issuer_uid: as_who.issuer_uid,
-        calls: CallSettings::default(),
-    };
-    Client::connect(client).await.map_err(|error| Failure::new(Code::NoIdentity, chain(&error)))
+    connect_watched(as_who, callee, domain, None).await
+}
+
+/// As [`connect`], with somebody who hears of what happens to the calls.
+async fn connect_watched(
+    as_who: &AsWho,
+    callee: Option<&SpiffeId>,
+    domain: Option<&TrustDomain>,
+    observer: Option<Arc<dyn CallObserver>>,
+) -> Result<Client, Failure> {
+    let socket = as_who.socket.strip_prefix("unix://").unwrap_or(&as_who.socket);
+    let mut api = WorkloadApiConfig::new(socket.into(), identity(as_who, callee, domain)?);
+    api.issuer_uid = as_who.issuer_uid;
+    let source = IdentitySource::connect(api)
+        .await
+        .map_err(|error| Failure::new(Code::NoIdentity, chain(&error)))?;
+    Ok(Client::new(Arc::new(source), CallSettings::default(), observer))
 }
 
 /// Whom the command calls as: `--identity`, or the person within the trust domain.

@@ -106,7 +106,7 @@ fn report(migration: &Migration) -> serde_json::Value {
 fn write(migration: &Migration, out: Option<&Path>) -> Result<(), Failure> {
     let bytes = migration.text.as_bytes();
     let Some(path) = out else { return Ok(std::io::stdout().write_all(bytes)?) };
-    let fail = |error| Failure::new(Code::Usage, format_args!("{}: {error}", path.display()));
+    let fail = |error| Failure::of_file(Code::Usage, path.display(), &error);
     let mut file = File::create_new(path).map_err(|error| {
         fail(error).hint("the result is written to a file that is not there yet; name another")
     })?;

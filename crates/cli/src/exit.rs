@@ -5,6 +5,7 @@ use std::fmt;
 use convoke::open::OpenError;
 use convoke::serve::EndSignal;
 use convoke::{AgentCallError, CallError};
+use convoke_model::{TraceContext, system_error};
 
 /// Why the command ended, as the shell sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,11 +123,34 @@ pub(crate) struct Failure {
     pub(crate) code: Code,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
+    /// The call that failed, if it is about one.
+    pub(crate) call: Option<Box<Made>>,
+}
+
+/// How a call was made, which is where to look for the reason of its failure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made {
+    /// How often it was sent, or tried to be.
+    pub(crate) attempts: u32,
+    /// The trace that it began.
+    pub(crate) trace: TraceContext,
+}
+
+impl Made {
+    /// The number of the trace, as logs have it.
+    pub(crate) fn trace_id(&self) -> String {
+        format!("{:032x}", self.trace.trace_id())
+    }
 }
 
 impl Failure {
     pub(crate) fn new(code: Code, message: impl fmt::Display) -> Self {
-        Self { code, message: message.to_string(), hint: None }
+        Self { code, message: message.to_string(), hint: None, call: None }
+    }
+
+    /// The file or stream `name` cannot be used, with the cure.
+    pub(crate) fn of_file(code: Code, name: impl fmt::Display, error: &std::io::Error) -> Self {
+        Self::new(code, format_args!("{name}: {}", system_error(error)))
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -143,7 +167,7 @@ impl From<anyhow::Error> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::new(Code::Failure, error)
+        Self::new(Code::Failure, system_error(&error))
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn serve(options: IdentityServe) -> Result<(), Failure> {
     config.federate = options.federate;
     // Before there is a key in memory.
     harden_process()
-        .map_err(|error| Failure::new(Code::Failure, format_args!("guard the process: {error}")))?;
+        .map_err(|error| Failure::of_file(Code::Failure, "guard the process", &error))?;
     let issuer = Issuer::open(config).map_err(|error| not_issuing(&error))?;
     let ending = signals::ending(options.until_stdin_ends)?;
     let bound = issuer.bind().await.map_err(|error| not_issuing(&error))?;

@@ -178,7 +178,7 @@ fn dependency(checkout: Option<&Path>) -> Result<Dependency, Failure> {
         return Ok(Dependency { toml, lock: None });
     };
     let root = fs::canonicalize(path)
-        .map_err(|error| Failure::new(Code::Usage, format_args!("{}: {error}", path.display())))?;
+        .map_err(|error| Failure::of_file(Code::Usage, path.display(), &error))?;
     let of_crate = root.join("crates/convoke");
     if !of_crate.join("Cargo.toml").is_file() {
         let message = format!("{} is no checkout of Convoke", path.display());
@@ -197,7 +197,7 @@ fn dependency(checkout: Option<&Path>) -> Result<Dependency, Failure> {
 
 /// Makes the directory, or makes sure that nothing in it can be written over.
 fn prepare(dir: &Path) -> Result<(), Failure> {
-    let fail = |error| Failure::new(Code::Usage, format_args!("{}: {error}", dir.display()));
+    let fail = |error| Failure::of_file(Code::Usage, dir.display(), &error);
     fs::create_dir_all(dir).map_err(fail)?;
     for entry in fs::read_dir(dir).map_err(fail)? {
         // An empty repository is an empty directory to whoever made it.
@@ -210,7 +210,7 @@ fn prepare(dir: &Path) -> Result<(), Failure> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let fail = |error| Failure::new(Code::Failure, format_args!("{}: {error}", path.display()));
+    let fail = |error| Failure::of_file(Code::Failure, path.display(), &error);
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(fail)?;
     }

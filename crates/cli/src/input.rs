@@ -4,6 +4,7 @@ use std::io::Read;
 
 use convoke::{Json, limits};
 use convoke_a2a::{ScanLimits, scan};
+use convoke_model::system_error;
 
 use crate::exit::{Code, Failure};
 
@@ -20,7 +21,7 @@ pub(crate) fn text(source: &str) -> Result<String, Failure> {
     } else {
         std::fs::File::open(source).and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
     };
-    read.map_err(|error| fail(&error))?;
+    read.map_err(|error| fail(&system_error(&error)))?;
     if bytes.len() > limits::BODY_BYTES_MAX {
         return Err(fail(&format_args!("is larger than {max} bytes, the most an agent takes")));
     }

@@ -28,7 +28,7 @@ pub(crate) fn run(options: &Logs, color: Color) -> Result<(), Failure> {
     match read(options, out) {
         // A reader who has gone away, such as `head`, has seen enough.
         Err(Stop::Out(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Code::Failure, format_args!("standard output: {error}")))
+            Err(Failure::of_file(Code::Failure, "standard output", &error))
         }
         Err(Stop::In(failure)) => Err(failure),
         Ok(()) | Err(Stop::Out(_)) => Ok(()),
@@ -73,9 +73,8 @@ fn read(options: &Logs, mut out: Out) -> Result<(), Stop> {
     let files = if options.files.is_empty() { &stdin[..] } else { &options.files };
     let mut sources = Vec::new();
     for path in files {
-        let opened = Source::open(path).map_err(|error| {
-            Stop::In(Failure::new(Code::Failure, format_args!("{}: {error}", path.display())))
-        })?;
+        let opened = Source::open(path)
+            .map_err(|error| Stop::In(Failure::of_file(Code::Failure, path.display(), &error)))?;
         sources.push(opened);
     }
     by_time(&mut sources, &mut out)?;
@@ -124,7 +123,7 @@ fn head(source: &mut Source, before: &str) -> Result<Option<(String, Line)>, Sto
 }
 
 fn unreadable(source: &Source, error: &std::io::Error) -> Stop {
-    Stop::In(Failure::new(Code::Failure, format_args!("{}: {error}", source.name())))
+    Stop::In(Failure::of_file(Code::Failure, source.name(), error))
 }
 
 /// The timestamp of the instant `ago`.

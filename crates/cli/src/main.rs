@@ -125,11 +125,11 @@ fn until_ended(serving: impl Future<Output = Result<(), Failure>>) -> Result<(),
 
 fn many_threads() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    built.map_err(|error| Failure::new(Code::Failure, format_args!("runtime: {error}")))
+    built.map_err(|error| Failure::of_file(Code::Failure, "runtime", &error))
 }
 
 /// A command that asks one question needs no second thread, and starts sooner without.
 fn one_thread() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    built.map_err(|error| Failure::new(Code::Failure, format_args!("runtime: {error}")))
+    built.map_err(|error| Failure::of_file(Code::Failure, "runtime", &error))
 }

@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Man, paint: Paint) -> Result<(), Failure> {
         return output::print_text(first.unwrap_or_default());
     };
     let fail = |path: &Path, error: std::io::Error| {
-        Failure::new(Code::Failure, format_args!("{}: {error}", path.display()))
+        Failure::of_file(Code::Failure, path.display(), &error)
             .hint("name a directory that you may write to, such as ~/.local/share/man/man1")
     };
     std::fs::create_dir_all(dir).map_err(|error| fail(dir, error))?;

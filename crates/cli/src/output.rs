@@ -18,7 +18,7 @@ pub(crate) fn print(json: &Value) -> Result<(), Failure> {
     stdout
         .write_all(format!("{json}\n").as_bytes())
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::new(Code::Failure, format_args!("standard output: {error}")))
+        .map_err(|error| Failure::of_file(Code::Failure, "standard output", &error))
 }
 
 /// Prints a text that is a result by itself, such as a script.
@@ -27,7 +27,7 @@ pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::new(Code::Failure, format_args!("standard output: {error}")))
+        .map_err(|error| Failure::of_file(Code::Failure, "standard output", &error))
 }
 
 /// Prints a failure: one line of JSON on standard error.
@@ -36,12 +36,17 @@ pub(crate) fn failure(failure: &Failure) {
 }
 
 fn failure_json(failure: &Failure) -> Value {
-    json!({"error": {
+    let mut error = json!({
         "code": failure.code.name(),
         "message": failure.message,
         "hint": failure.hint,
         "exit_code": failure.code as u8,
-    }})
+    });
+    if let Some(call) = &failure.call {
+        error["attempts"] = call.attempts.into();
+        error["trace_id"] = call.trace_id().into();
+    }
+    json!({ "error": error })
 }
 
 /// Whether the command that was given is to report as JSON.
@@ -89,7 +94,9 @@ fn of_command_line(error: &clap::Error) -> Failure {
 mod tests {
     use super::*;
     use crate::args::Cli;
+    use crate::exit::Made;
     use clap::CommandFactory;
+    use convoke_model::TraceContext;
 
     #[test]
     fn a_failure_is_one_object() {
@@ -98,6 +105,10 @@ mod tests {
             failure_json(&failure).to_string(),
             r#"{"error":{"code":"unreachable","exit_code":4,"hint":"wait","message":"no\nbody"}}"#
         );
+        let call = Made { attempts: 3, trace: TraceContext::root(0xab, 1, true) };
+        let error = &failure_json(&Failure { call: Some(Box::new(call)), ..failure })["error"];
+        assert_eq!(error["attempts"], 3);
+        assert_eq!(error["trace_id"], "000000000000000000000000000000ab");
     }
 
     #[test]

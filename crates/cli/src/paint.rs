@@ -77,6 +77,14 @@ pub(crate) fn failure(paint: Paint, failure: &Failure) {
     if let Some(hint) = &failure.hint {
         say(format!("{} {}", paint.dim("hint:"), plain(hint)));
     }
+    if let Some(call) = &failure.call {
+        let attempts = match call.attempts {
+            0 => "not sent".to_owned(),
+            1 => "one attempt".to_owned(),
+            many => format!("{many} attempts"),
+        };
+        say(format!("{} {attempts}, trace {}", paint.dim("call:"), call.trace_id()));
+    }
 }
 
 /// Prints a result on standard output.
@@ -97,7 +105,7 @@ pub(crate) fn result(json: &Json, output: Output) -> Result<(), Failure> {
         .write_all(text.as_bytes())
         .and_then(|()| stdout.write_all(b"\n"))
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::new(Code::Failure, format_args!("standard output: {error}")))
+        .map_err(|error| Failure::of_file(Code::Failure, "standard output", &error))
 }
 
 /// Replaces what would move the cursor or colour the terminal: an agent's words are not trusted

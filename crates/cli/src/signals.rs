@@ -10,8 +10,8 @@ use crate::exit::{Code, Failure};
 /// How this process is asked to end: by signals and, if asked for, by the end of standard input.
 /// Must be called within a runtime.
 pub(crate) fn ending(until_stdin_ends: bool) -> Result<Ending, Failure> {
-    let ending = Ending::on_signals()
-        .map_err(|error| Failure::new(Code::Failure, format_args!("signals: {error}")))?;
+    let ending =
+        Ending::on_signals().map_err(|error| Failure::of_file(Code::Failure, "signals", &error))?;
     if until_stdin_ends {
         let drain = ending.drain().clone();
         tokio::spawn(async move {

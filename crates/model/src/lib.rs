@@ -16,6 +16,7 @@ pub mod limits;
 mod operation;
 mod secret;
 mod spiffe;
+mod system;
 mod task;
 mod time;
 mod trace;
@@ -33,6 +34,7 @@ pub use operation::{
 };
 pub use secret::Secret;
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
+pub use system::{system_error, system_words};
 pub use task::{Artifact, Content, Message, Part, Role, Task, TaskEvent, TaskState, TaskStatus};
 pub use time::{TimestampText, UnixMillis};
 pub use trace::{TRACEPARENT, TraceContext};

@@ -96,7 +96,7 @@ pub enum StartError {
     #[error("policy {0}")]
     Policy(#[from] LoadError),
     /// A data file of the policy cannot be read.
-    #[error("data file `{path}` of the policy cannot be read: {source}")]
+    #[error("data file `{path}` of the policy cannot be read")]
     PolicyData {
         /// The file.
         path: PathBuf,

@@ -446,7 +446,7 @@ fn adapt(
 fn directory() -> Result<PathBuf, Failure> {
     let dir = std::env::temp_dir().join(format!("convoke-demo-{}", std::process::id()));
     std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|error| {
-        Failure::new(Code::Failure, format_args!("{}: {error}", dir.display()))
+        Failure::of_file(Code::Failure, dir.display(), &error)
             .hint("remove it, or set TMPDIR to a directory you can write to")
     })?;
     Ok(dir)

@@ -30,7 +30,7 @@ impl Process {
     /// Starts this binary with `args`; what it prints goes to `log`.
     pub(crate) fn start(name: &'static str, args: &[&str], log: PathBuf) -> Result<Self, Failure> {
         let fail = |what: &str, error: std::io::Error| {
-            Failure::new(Code::Failure, format_args!("{name}: {what}: {error}"))
+            Failure::of_file(Code::Failure, format_args!("{name}: {what}"), &error)
         };
         let binary = std::env::current_exe().map_err(|error| fail("own binary", error))?;
         let out = std::fs::File::create_new(&log).map_err(|error| fail("log", error))?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use convoke::chain;
 use convoke::serve::{Config, StartError, load_policy};
+use convoke_model::system_error;
 use convoke_policy::Policy;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
@@ -155,7 +156,7 @@ fn may(path: &Path, access: Access) -> Result<(), String> {
             std::io::ErrorKind::ReadOnlyFilesystem => {
                 format!("{} is on a file system that is read-only", path.display())
             }
-            _ => format!("{}: {error}", path.display()),
+            _ => format!("{}: {}", path.display(), system_error(&error)),
         }
     })
 }

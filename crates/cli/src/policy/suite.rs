@@ -61,9 +61,7 @@ pub(crate) fn run(command: &PolicyTest, paint: Paint) -> Result<(), Failure> {
 impl Found {
     /// Adds a file, or what is below a directory in the order of names.
     fn add(&mut self, path: &Path) -> Result<(), Failure> {
-        let fail = |error: std::io::Error| {
-            Failure::new(Code::Usage, format_args!("{}: {error}", path.display()))
-        };
+        let fail = |error: std::io::Error| Failure::of_file(Code::Usage, path.display(), &error);
         if !std::fs::metadata(path).map_err(fail)?.is_dir() {
             return self.file(path, true);
         }

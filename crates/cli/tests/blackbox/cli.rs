@@ -42,6 +42,33 @@ fn a_failure_is_json_where_json_was_asked_for() {
     check(&["identity", "entry", "list", "--json", "--socket", &socket], 4, "unreachable");
 }
 
+/// Whatever a command reads, a file that is not there is named, with the cure and without the number
+/// that the system has for it.
+#[test]
+fn a_file_that_is_not_there_is_said_in_words() {
+    let world = World::new();
+    world.write("a.rego", "package agentweave.authz\nallow if { false }\n");
+    let checks: [&[&str]; 9] = [
+        &["validate", "gone.x"],
+        &["config", "show", "gone.x"],
+        &["config", "migrate", "gone.x"],
+        &["serve", "--agent", "summarizer", "gone.x"],
+        &["doctor", "gone.x"],
+        &["logs", "gone.x"],
+        &["policy", "check", "gone.x"],
+        &["policy", "test", "gone.x"],
+        &["demo", "--text", "gone.x"],
+    ];
+    for args in checks {
+        let done = world.run(args);
+        assert!(done.code > Some(0), "{done:?}");
+        let line = done.stderr.lines().find(|line| line.contains("gone.x"));
+        let line = line.unwrap_or_else(|| panic!("{done:?}"));
+        assert!(line.contains("there is no such file") && line.contains("; "), "{args:?}: {line}");
+        assert!(!done.stderr.contains("os error"), "{args:?}: {done:?}");
+    }
+}
+
 #[test]
 fn nothing_is_said_of_waiting_where_nobody_looks() {
     let world = World::new();

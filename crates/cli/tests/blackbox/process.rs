@@ -237,10 +237,11 @@ impl Done {
         let mut lines = self.stderr.lines();
         let error = lines.next().and_then(|line| line.strip_prefix("error: "));
         let error = error.unwrap_or_else(|| panic!("no `error:` line: {self:?}")).to_owned();
-        let hint = lines.next().map(|line| {
+        let mut rest = lines.filter(|line| !line.starts_with("call: "));
+        let hint = rest.next().map(|line| {
             line.strip_prefix("hint: ").unwrap_or_else(|| panic!("no hint: {self:?}")).to_owned()
         });
-        assert_eq!(lines.next(), None, "{self:?}");
+        assert_eq!(rest.next(), None, "{self:?}");
         (error, hint.unwrap_or_default())
     }
 }

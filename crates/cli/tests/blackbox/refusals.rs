@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
+use crate::process::json_object;
 use crate::world::{SENTENCE, Setup, Tutorial, WORKER, World};
 
 /// Parameters that every capability takes.
@@ -47,6 +48,13 @@ fn a_killed_worker_fails_each_operation_under_its_own_name() {
     let (error, hint) = done.failure(4);
     assert!(error.contains(WORKER) && error.contains(&tutorial.worker.address()), "{error}");
     assert!(hint.contains("check that the agent runs"), "{hint}");
+    // What was not sent was tried again.
+    let line = done.stderr.lines().last().unwrap();
+    assert!(line.starts_with("call: 3 attempts, trace "), "{line}");
+    let done = tutorial.world.call(&tutorial.worker, "count_words", TEXT, &["--json"]);
+    let error = &json_object(done.stderr.trim_end())["error"];
+    assert_eq!((&error["attempts"], &error["code"]), (&json!(3), &json!("unreachable")));
+    assert_eq!(error["trace_id"].as_str().unwrap().len(), 32, "{error}");
 }
 
 #[test]
@@ -58,6 +66,8 @@ fn a_refusal_names_agent_capability_and_cure() {
     assert!(hint.contains("policy has to allow this caller"), "{hint}");
     // What decided is for the operator, not for who was refused.
     assert!(!error.contains("agentweave.authz"), "{error}");
+    let trace = done.stderr.lines().last().unwrap().strip_prefix("call: one attempt, trace ");
+    let trace = trace.unwrap_or_else(|| panic!("{done:?}")).to_owned();
 
     // The cure that the hint names works: the uid may take any identity of its own issuer.
     let orchestrator = ["--identity", crate::world::ORCHESTRATOR];
@@ -68,6 +78,8 @@ fn a_refusal_names_agent_capability_and_cure() {
     let decisions: Vec<_> = records.iter().map(|record| &record["decision"]).collect();
     assert_eq!(decisions, ["deny", "allow"]);
     assert_eq!(records[0]["capability"], "count_words");
+    // By the trace a refusal is found where it was made.
+    assert_eq!(records[0]["trace_id"], trace);
 }
 
 #[test]

@@ -29,6 +29,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use convoke_agent::{AgentConfig, CallSettings, Metadata, RegistryEntry};
+use convoke_model::system_error;
 
 pub use environment::{Environment, Variables};
 pub use error::{ConfigError, PROBLEMS_MAX, Problem};
@@ -92,6 +93,7 @@ impl Config {
     pub fn load_explained(path: &Path) -> Result<(Self, Vec<Setting>), ConfigError> {
         let name = path.display().to_string();
         let text = read_text(path).map_err(|why| {
+            let why = system_error(&why);
             ConfigError::of_file(&name, format!("the configuration cannot be read: {why}"), None)
         })?;
         let (mut config, settings) = Self::explain(&text, &name, &Environment::of_process())?;

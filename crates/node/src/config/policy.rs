@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use convoke_model::system_error;
+
 use super::error::Problem;
 use super::text::{nearest, quote};
 use super::{Config, ConfigError, read_text};
@@ -28,6 +30,7 @@ pub(super) fn load(config: &Config) -> Result<Option<PolicySource>, ConfigError>
             Ok(text) => return Ok(Some(PolicySource { path: path.clone(), text })),
             Err(why) if why.kind() == ErrorKind::NotFound => {}
             Err(why) => {
+                let why = system_error(&why);
                 let message = format!("the policy {} cannot be read: {why}", path.display());
                 return Err(refuse(config, message, None));
             }

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use convoke_model::Secret;
+use convoke_model::{Secret, system_error, system_words};
 
 use super::super::Environment;
 use super::super::reader::Section;
@@ -76,15 +76,18 @@ fn from_file(key: &str, path: &Path) -> Result<String, String> {
         format!("the secret in {} cannot be read: {why}", path.display())
     };
     let file = File::open(path).map_err(|why| {
+        let why = system_words(&why);
         format!(
             "`{key}` names a file that cannot be opened: {why}; name the file that holds the \
              secret, not the secret"
         )
     })?;
     // What was opened is what is looked at, so that nothing can be put in its place in between.
-    check(&file.metadata().map_err(|why| fail(&why))?).map_err(|why| fail(&why))?;
+    check(&file.metadata().map_err(|why| fail(&system_error(&why)))?).map_err(|why| fail(&why))?;
     let mut text = String::new();
-    file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(|why| fail(&why))?;
+    file.take(SECRET_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(|why| fail(&system_error(&why)))?;
     if text.len() as u64 > SECRET_BYTES_MAX {
         return Err(fail(&format_args!("longer than {SECRET_BYTES_MAX} bytes")));
     }
