@@ -374,7 +374,7 @@ fn a_file_is_read_whole_or_not_at_all() {
     assert_eq!(Config::load(&path).unwrap().file, path);
     std::fs::remove_file(&path).unwrap();
     let error = Config::load(&path).unwrap_err().to_string();
-    assert!(error.contains("the configuration cannot be read: No such file"), "{error}");
+    assert!(error.contains("the configuration cannot be read: there is no such file"), "{error}");
 }
 
 #[test]
