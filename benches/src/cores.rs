@@ -1,8 +1,11 @@
-//! Which cores run what, when servers are to be kept apart from the load generator.
+//! Which cores run what, and who may interrupt whom.
 //!
 //! On shared cores the scheduler lets a generator thread that has just been woken interrupt the
-//! server that woke it, and the switch counts as the server's time. Apart from each other they
-//! cannot do that; but then a server has one core, and so one worker thread.
+//! server that woke it. The switch counts as the server's time, and a generator that has little to
+//! do, because the server is slow, is woken for every answer: a server that costs twice as much pays
+//! three times as much. So generator and servers run as batch work, which waits for its turn.
+//!
+//! Kept apart, they do not meet at all; but then a server has one core, and so one worker thread.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,6 +14,17 @@ use anyhow::{Context, Result, ensure};
 
 /// The core of servers; everything else has the others.
 const SERVER_CORE: &str = "0";
+
+/// Lets nothing that this process starts from now on, nor itself, interrupt what runs when it wakes.
+///
+/// # Errors
+///
+/// If there is no `chrt`.
+pub(crate) fn take_turns() -> Result<()> {
+    let own = std::process::id().to_string();
+    // Batch work has no priority of its own; the tool wants one all the same.
+    told(Command::new("chrt").args(["--batch", "--all-tasks", "--pid", "0", &own]), "chrt")
+}
 
 /// Keeps this process away from the servers' core for as long as the value lives.
 pub(crate) struct Apart {
@@ -40,12 +54,14 @@ impl Drop for Apart {
 
 fn move_to(cores: &str) -> Result<()> {
     let own = std::process::id().to_string();
-    let status = Command::new("taskset")
-        .args(["--all-tasks", "--cpu-list", "--pid", cores, &own])
-        .stdout(Stdio::null())
-        .status()
-        .context("taskset, of util-linux")?;
-    ensure!(status.success(), "taskset ended with {status}");
+    let mut command = Command::new("taskset");
+    told(command.args(["--all-tasks", "--cpu-list", "--pid", cores, &own]), "taskset")
+}
+
+fn told(command: &mut Command, name: &str) -> Result<()> {
+    let status = command.stdout(Stdio::null()).status();
+    let status = status.with_context(|| format!("{name}, of util-linux"))?;
+    ensure!(status.success(), "{name} ended with {status}");
     Ok(())
 }
 

@@ -42,7 +42,8 @@ pub(crate) struct Run {
     pub(crate) sample: Sample,
     /// How long each right answer took, in nanoseconds; without order.
     pub(crate) latencies_ns: Vec<u32>,
-    /// Requests that policy refused because its decision was over time.
+    /// Requests that policy refused because its decision was over time, and those that were turned
+    /// away because the processors were behind.
     pub(crate) refused: u64,
 }
 
@@ -92,7 +93,8 @@ pub(crate) fn run(
     contender.settle(warm.right() + measured.right(), warm.refused + measured.refused)?;
     let server_cpu = procfs::cpu(contender.pid())?.saturating_sub(server);
     let count = measured.right();
-    let Driven { latencies_ns, refused } = measured;
+    let Driven { latencies_ns, refused, turned_away } = measured;
+    let refused = refused + turned_away;
     Ok(Run { sample: Sample { count, elapsed, server_cpu, generator_cpu }, latencies_ns, refused })
 }
 
@@ -116,6 +118,7 @@ struct Done {
 struct Driven {
     latencies_ns: Vec<u32>,
     refused: u64,
+    turned_away: u64,
 }
 
 impl Driven {
@@ -126,6 +129,7 @@ impl Driven {
     fn add(&mut self, mut other: Self) {
         self.latencies_ns.append(&mut other.latencies_ns);
         self.refused += other.refused;
+        self.turned_away += other.turned_away;
     }
 }
 
@@ -165,7 +169,8 @@ async fn drive(
 ) -> Result<Driven> {
     let until = Instant::now() + time;
     let all = try_join_all(connections.iter_mut().map(|connection| async move {
-        let mut driven = Driven { latencies_ns: Vec::with_capacity(1 << 16), refused: 0 };
+        let latencies_ns = Vec::with_capacity(1 << 16);
+        let mut driven = Driven { latencies_ns, ..Driven::default() };
         let mut begun = Instant::now();
         while begun < until {
             let Extent { head, total } = connection.answer(&exchange.request).await?;
@@ -178,6 +183,7 @@ async fn drive(
                     driven.latencies_ns.push(took);
                 }
                 Said::Refused => driven.refused += 1,
+                Said::TurnedAway => driven.turned_away += 1,
             }
             begun = ended;
         }

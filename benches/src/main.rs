@@ -58,6 +58,7 @@ fn bench(options: &Options) -> Result<()> {
         note("without optimisation: the figures mean nothing")?;
     }
     let binary = binary(options.binary.as_deref())?;
+    cores::take_turns()?;
     let stage = Stage::set(&binary)?;
     let measure = |part, what: &str| -> Result<bool> {
         let wanted = options.wants(part);
@@ -109,7 +110,9 @@ fn bench(options: &Options) -> Result<()> {
 }
 
 fn load(options: &Load) -> Result<()> {
-    let stage = Stage::set(&binary(options.binary.as_deref())?)?;
+    let binary = binary(options.binary.as_deref())?;
+    cores::take_turns()?;
+    let stage = Stage::set(&binary)?;
     let door = if options.plaintext { Door::Dev } else { Door::Mesh };
     let level = if options.info { Level::Info } else { Level::Warn };
     let time = Duration::from_secs(options.seconds.into());

@@ -84,7 +84,11 @@ impl Report {
              {}.\n",
             self.rounds,
             self.run_seconds,
-            if self.apart { "servers have a core of their own" } else { "all cores are shared" }
+            if self.apart {
+                "servers have a core of their own"
+            } else {
+                "all cores are shared, and nobody interrupts"
+            }
         )?;
         if let Some(unary) = &self.unary {
             unary_table(&mut out, unary)?;

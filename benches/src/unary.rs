@@ -24,7 +24,7 @@ pub(crate) struct Row {
     pub(crate) connections: usize,
     /// Requests that were answered right.
     pub(crate) requests: u64,
-    /// Requests that policy refused because its decision was over time.
+    /// Requests that were refused because the decision was over time or the processors behind.
     pub(crate) refused: u64,
     pub(crate) per_second: Spread,
     pub(crate) p50_us: f64,
@@ -188,7 +188,7 @@ pub(crate) fn hold(
     crate::say(&format!("worker {} is busy for {time:?}", worker.pid()))?;
     let run = load::run(&worker, &Arc::new(exchange), connections, time)?;
     crate::say(&format!(
-        "{:.0} requests/s, {:.1} µs CPU of the server each, {} refused because over time",
+        "{:.0} requests/s, {:.1} µs CPU of the server each, {} refused because late",
         run.sample.per_second(),
         run.sample.server_us(),
         run.refused

@@ -21,8 +21,12 @@ const RESULT: &str = r#"{"word_count":12,"text_length":81}"#;
 /// How an answer begins that is one.
 const SUCCESS: &[u8] = b"HTTP/1.1 200 ";
 
-/// How an answer begins when policy did not decide in time.
-const OVER_TIME: &[u8] = b"HTTP/1.1 503 ";
+/// How an answer begins when the worker could not serve the call now.
+const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 ";
+
+/// What such an answer has in it when the worker's processors were behind, so that it turned the
+/// call away before anything was decided about it.
+const BEHIND: &[u8] = b"is behind with its work";
 
 /// Longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -77,6 +81,9 @@ pub(crate) enum Said {
     /// The call was refused because policy did not decide in time; the worker's record has to say
     /// so too.
     Refused,
+    /// The call was turned away unread, because the processors were busy with something else; of
+    /// that there is a count and no record.
+    TurnedAway,
 }
 
 /// How far the answer at the beginning of `bytes` goes; nothing if it is not there as a whole.
@@ -137,15 +144,17 @@ impl Exchange {
         Ok(Self { request, head_bytes, body, free })
     }
 
-    /// Whether an answer is the expected one but for date and identifiers, or one of over time.
+    /// Whether an answer is the expected one but for date and identifiers, or says that the call
+    /// could not be served now.
     ///
     /// # Errors
     ///
     /// If it is neither.
     pub(crate) fn check(&self, head_bytes: usize, answer: &[u8]) -> Result<Said> {
         let wrong = || format!("a wrong answer: {}", String::from_utf8_lossy(answer));
-        if answer.starts_with(OVER_TIME) {
-            return Ok(Said::Refused);
+        if answer.starts_with(UNAVAILABLE) {
+            let behind = answer.windows(BEHIND.len()).any(|words| words == BEHIND);
+            return Ok(if behind { Said::TurnedAway } else { Said::Refused });
         }
         ensure!(answer.starts_with(SUCCESS) && head_bytes == self.head_bytes, wrong());
         let body = &answer[head_bytes..];
@@ -214,6 +223,9 @@ mod tests {
         assert_eq!(check(&answer("bbbb", 12)).unwrap(), Said::Right);
         let of_status = |status| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
         assert_eq!(check(of_status("503 Busy").as_bytes()).unwrap(), Said::Refused);
+        let behind =
+            "HTTP/1.1 503 Busy\r\ncontent-length: 34\r\n\r\nthe agent is behind with its work;";
+        assert_eq!(check(behind.as_bytes()).unwrap(), Said::TurnedAway);
         assert!(check(of_status("403 Forbidden").as_bytes()).is_err());
         assert!(check(of_status("500 Fault").as_bytes()).is_err());
         assert!(check(&answer("bbbb", 13)).is_err());
