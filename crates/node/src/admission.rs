@@ -101,6 +101,12 @@ struct Share {
     waiting: VecDeque<Waiter>,
 }
 
+impl Share {
+    fn is_idle(&self) -> bool {
+        self.at_work == 0 && self.urgent == 0 && self.waiting.is_empty()
+    }
+}
+
 struct Waiter {
     ticket: u64,
     call: oneshot::Sender<Place>,
@@ -245,12 +251,18 @@ impl Admission {
         let Some(share) = state.callers.get_mut(caller) else { return };
         if urgent {
             share.urgent -= 1;
-            state.urgent -= 1;
         } else {
             share.at_work -= 1;
+        }
+        // Most callers are at work on something else, and looking them up again costs.
+        if share.is_idle() {
+            state.callers.remove(caller);
+        }
+        if urgent {
+            state.urgent -= 1;
+        } else {
             state.at_work -= 1;
         }
-        state.forget_idle(caller);
         let next = if urgent { None } else { self.next(&mut state) };
         drop(state);
         if let Some((caller, waiter)) = next {
@@ -318,9 +330,7 @@ impl Admission {
 
 impl State {
     fn forget_idle(&mut self, caller: &Arc<str>) {
-        let idle =
-            |share: &Share| share.at_work == 0 && share.urgent == 0 && share.waiting.is_empty();
-        if self.callers.get(caller).is_some_and(idle) {
+        if self.callers.get(caller).is_some_and(Share::is_idle) {
             self.callers.remove(caller);
         }
     }
