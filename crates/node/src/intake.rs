@@ -10,6 +10,7 @@ use convoke_model::{Fault, FaultCode, OperationKind, chain};
 use convoke_net::server::{Body, BodyError, ResponseBody};
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HOST, HeaderMap, HeaderValue, RETRY_AFTER,
+    TRANSFER_ENCODING,
 };
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -35,14 +36,27 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 type Refused = Response<ResponseBody>;
 
 /// Refuses a request with several hosts: we look at none, and what stands in front of us may look at
-/// one or the other.
+/// one or the other. Refuses any transfer coding but `chunked` alone, which others may take apart in
+/// another place than we do.
 ///
-/// Source: RFC 9112 §3.2. Of lengths that contradict each other hyper refuses the request, and of
-/// equal ones it keeps one, which RFC 9110 §8.6 allows.
+/// Source: RFC 9112 §3.2 and §6.1. Of lengths that contradict each other hyper refuses the request,
+/// and of equal ones it keeps one, which RFC 9110 §8.6 allows. Of a length beside a coding we do not
+/// hear: it reads the coding, and closes the connection after the answer.
 pub(crate) fn ambiguous(headers: &HeaderMap) -> Option<Refused> {
-    headers.get_all(HOST).iter().nth(1)?;
-    let response = problem(StatusCode::BAD_REQUEST, "the request has several Host headers");
-    Some(closing(response))
+    let why = if headers.get_all(HOST).iter().nth(1).is_some() {
+        "the request has several Host headers"
+    } else if !is_plainly_framed(headers) {
+        "send the body with Content-Length, or with `Transfer-Encoding: chunked` and no other coding"
+    } else {
+        return None;
+    };
+    Some(closing(problem(StatusCode::BAD_REQUEST, why)))
+}
+
+fn is_plainly_framed(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return true };
+    coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none()
 }
 
 /// Refuses a body that would have to be decoded first: what it grows to cannot be bounded before.
@@ -209,6 +223,10 @@ mod tests {
         };
         check(&[("host", "a")], None);
         check(&[("host", "a"), ("host", "a")], Some(400));
+        let coding = "transfer-encoding";
+        check(&[(coding, "Chunked")], None);
+        check(&[(coding, "chunked"), (coding, "chunked")], Some(400));
+        check(&[(coding, "gzip, chunked")], Some(400));
     }
 
     #[test]

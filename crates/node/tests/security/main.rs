@@ -11,4 +11,5 @@ mod mesh;
 mod open_streams;
 mod rotation;
 mod routes;
+mod smuggling;
 mod trust_domain;

@@ -207,7 +207,11 @@ impl Caller {
     }
 
     /// Speaks over a stream that is connected.
-    pub(crate) async fn speak<S>(stream: S, to: SocketAddr, version: Version) -> Result<Self, Outcome>
+    pub(crate) async fn speak<S>(
+        stream: S,
+        to: SocketAddr,
+        version: Version,
+    ) -> Result<Self, Outcome>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
