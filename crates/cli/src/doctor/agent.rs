@@ -7,6 +7,7 @@ use convoke::serve::Config;
 use convoke::{Client, Ping, SpiffeId, UnixMillis, open};
 use convoke_a2a::card::{Card, WELL_KNOWN_PATH};
 
+use super::identity::words;
 use super::report::Report;
 use super::{Patient, system};
 use crate::exit::Failure;
@@ -94,7 +95,7 @@ fn clock(ping: &Ping, report: &mut Report) {
         return report.skip(check, "the agent does not say what time it is");
     };
     let (skew, word) = difference(now(), theirs);
-    let text = format!("the agent's is {} s {word} this one", skew.as_secs());
+    let text = format!("the agent's is {} {word} this one", words(skew));
     let cure = "set both by NTP; certificates that live shortly are refused by a wrong clock";
     if skew >= SKEW_WRONG {
         report.wrong(check, text, cure.to_owned());

@@ -95,7 +95,17 @@ pub(super) fn audit_file(config: &Config, report: &mut Report) {
     }
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
-    let Some(holder) = system::lock_holder(Path::new(&lock)) else {
+    let lock = PathBuf::from(lock);
+    if let Err(why) = lockable(path, &lock) {
+        let text = format!("{shown} cannot be written: its lock cannot be taken: {why}");
+        let cure = format!(
+            "run the agent as the owner of {}, or remove it if no process writes the audit file",
+            lock.display()
+        );
+        return report.wrong(check, text, cure);
+    }
+    let holder = system::lock_holder(&lock).or_else(|| system::lock_holder(path));
+    let Some(holder) = holder else {
         return report.good(check, format!("{shown} can be written"));
     };
     let at = config.server.address();
@@ -132,6 +142,20 @@ pub(super) fn metrics_port(config: &Config, report: &mut Report) {
         report.good(check, format!("{at} is served by the agent"));
     } else {
         report.wrong(check, format!("{at} is in use by {}", found.who()), cure.to_owned());
+    }
+}
+
+/// Whether the lock beside the audit file `path` can be taken. One that is not there is made, or
+/// else the audit file is locked itself; what is no file, such as a terminal, has none.
+fn lockable(path: &Path, lock: &Path) -> Result<(), String> {
+    if path.exists() && !path.is_file() {
+        return Ok(());
+    }
+    match lock.symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("{}: {}", lock.display(), system_error(&error))),
+        Ok(_) if lock.is_dir() => Err(format!("{} is a directory", lock.display())),
+        Ok(_) => may(lock, Access::WRITE_OK),
     }
 }
 

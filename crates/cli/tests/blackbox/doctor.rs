@@ -11,7 +11,7 @@ const WORKER_FILE: &str = "config/worker.yaml";
 const ORCHESTRATOR_FILE: &str = "config/orchestrator.yaml";
 
 /// What the doctor says of `args`, which ends with `code`.
-fn doctor(world: &World, args: &[&str], code: i32) -> Vec<Value> {
+pub(crate) fn doctor(world: &World, args: &[&str], code: i32) -> Vec<Value> {
     let done = world.run(&[&["doctor", "--json"], args].concat());
     assert_eq!(done.code, Some(code), "{done:?}");
     let report: Value = serde_json::from_str(&done.stdout).unwrap();
@@ -20,7 +20,7 @@ fn doctor(world: &World, args: &[&str], code: i32) -> Vec<Value> {
 }
 
 /// Asserts that `check` came to `verdict` with a sentence that has all of `words`.
-fn assert_says(findings: &[Value], check: &str, verdict: &str, words: &[&str]) {
+pub(crate) fn assert_says(findings: &[Value], check: &str, verdict: &str, words: &[&str]) {
     let is = |finding: &&Value| {
         let text = format!("{} {}", finding["message"], finding["cure"]);
         let has = words.iter().all(|word| text.contains(word));
@@ -174,6 +174,20 @@ fn an_audit_file_that_another_agent_writes_is_named_with_its_writer() {
     let pid = format!("pid {}", agent.pid());
     assert_says(&findings, "audit file", "wrong", &["is locked by", &pid]);
     assert_says(&findings, "port", "warning", &["nothing listens"]);
+}
+
+#[test]
+fn an_audit_file_whose_lock_cannot_be_taken_is_not_said_to_be_good() {
+    let world = World::new();
+    world.write(WORKER_FILE, &world.config(document_pipeline::WORKER_CONFIG));
+    world.write("policies/worker_policy.rego", document_pipeline::WORKER_POLICY);
+    let lock = world.path("state/convoke/example.org/document-worker/audit.jsonl.lock");
+    std::fs::create_dir_all(&lock).unwrap();
+    let findings = doctor(&world, &[WORKER_FILE], 1);
+    let words = ["audit.jsonl.lock is a directory", "remove it"];
+    assert_says(&findings, "audit file", "wrong", &words);
+    std::fs::remove_dir(&lock).unwrap();
+    assert_says(&doctor(&world, &[WORKER_FILE], 1), "audit file", "good", &["can be written"]);
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod cli;
 mod config;
 mod demo;
 mod doctor;
+mod doctor_identity;
 mod entries;
 mod golden;
 mod hostile;
