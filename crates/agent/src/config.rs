@@ -50,6 +50,9 @@ pub struct RegistryEntry {
 pub struct CallSettings {
     /// How long a call waits for its answer, over all attempts, when the code does not say.
     pub timeout: Duration,
+    /// How long each attempt may take at most, so that one that hangs leaves time for another; `None`
+    /// gives each all the time that is left.
+    pub attempt_timeout: Option<Duration>,
     /// When a call is made again.
     pub retry: RetrySettings,
     /// When calls are no longer made for a while.
@@ -86,6 +89,7 @@ impl Default for CallSettings {
     fn default() -> Self {
         Self {
             timeout: limits::CALL_TIMEOUT_DEFAULT,
+            attempt_timeout: None,
             retry: RetrySettings::default(),
             breaker: BreakerSettings::default(),
             concurrency_max: 100,

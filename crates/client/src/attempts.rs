@@ -68,6 +68,14 @@ pub(crate) enum Again {
     Always,
 }
 
+impl Call<'_> {
+    /// Until when an attempt may take that begins at `begun`.
+    pub(crate) fn attempt_until(&self, begun: Instant) -> Instant {
+        let most = self.settings.attempt_timeout.and_then(|most| begun.checked_add(most));
+        most.map_or(self.deadline, |most| most.min(self.deadline))
+    }
+}
+
 impl Attempts {
     pub(crate) fn new(random: Random, observer: Option<Arc<dyn CallObserver>>) -> Self {
         Self {
@@ -181,11 +189,13 @@ impl Failed {
     /// hurry must not shut out everybody else: only who waited for half of what the settings allow
     /// may say that the agent is too slow.
     fn outcome(&self, call: &Call<'_>, begun: Instant) -> Outcome {
-        let given = call.deadline.saturating_duration_since(begun);
+        let CallSettings { timeout, attempt_timeout, .. } = *call.settings;
+        let most = attempt_timeout.map_or(timeout, |most| most.min(timeout));
+        let given = call.attempt_until(begun).saturating_duration_since(begun);
         match self.says {
             Says::Works => Outcome::Works,
             Says::Fails => Outcome::Fails,
-            Says::Late if given >= call.settings.timeout / 2 => Outcome::Fails,
+            Says::Late if given >= most / 2 => Outcome::Fails,
             Says::Late | Says::Nothing => Outcome::Nothing,
         }
     }

@@ -51,7 +51,8 @@ struct Kept {
     age: u64,
 }
 
-/// One question: SHA-256 of who asks whom, where, and what, so that no two are taken for one.
+/// One question: SHA-256 of who asks whom, where, and what, and since when the agent's trust domain is
+/// trusted, so that no two are taken for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key([u8; 32]);
 
@@ -66,10 +67,13 @@ pub(crate) enum From {
 
 impl Key {
     /// The key of a question; `None` for parameters that no agent of ours takes, because they nest
-    /// too deep or have a key twice.
+    /// too deep or have a key twice. `trusted_since` is as [`Material::trusted_since`] has it.
+    ///
+    /// [`Material::trusted_since`]: convoke_identity::Material::trusted_since
     pub(crate) fn new(
         caller: &SpiffeId,
         agent: &SpiffeId,
+        trusted_since: u64,
         address: &str,
         capability: &CapabilityName,
         params: &Json,
@@ -77,7 +81,8 @@ impl Key {
         let mut canonical = Vec::with_capacity(params.get().len());
         write_canonical(params.get(), limits::JSON_DEPTH_MAX, &mut canonical).ok()?;
         let mut digest = Context::new(&SHA256);
-        let parts: [&[u8]; 5] = [
+        let parts: [&[u8]; 6] = [
+            &trusted_since.to_be_bytes(),
             caller.as_str().as_bytes(),
             agent.as_str().as_bytes(),
             address.as_bytes(),
@@ -306,7 +311,7 @@ mod tests {
         let id = |path: &str| SpiffeId::parse(&format!("spiffe://example.org/{path}")).unwrap();
         let capability = CapabilityName::parse("count_words").unwrap();
         let params = Json::parse(params).unwrap();
-        Key::new(&id("caller"), &id("worker"), "https://worker", &capability, &params)
+        Key::new(&id("caller"), &id("worker"), 1, "https://worker", &capability, &params)
     }
 
     fn json(text: &str) -> Json {

@@ -1,6 +1,5 @@
 //! One call, from its parameters to its result.
 
-use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::Client;
-use crate::attempts::Call;
+use crate::attempts::{Call, Failed};
 use crate::cache::{self, Key};
 use crate::endpoint::Endpoint;
 use crate::error::{self, At, Head};
@@ -175,15 +174,13 @@ impl Client {
         let deadline = deadline_after(call.timeout);
         let concurrency_max = call.settings.concurrency_max;
         let endpoint = self.endpoint(&call.agent, &call.address, concurrency_max)?;
-        let mut ttl = call.settings.cache_ttl.filter(|_| call.idempotent);
-        // What an agent said is good while its trust domain is trusted. Asking says that it is not.
-        let source = &self.0.source;
-        if ttl.is_some() && source.while_trusting(&call.agent, ready(())).await.is_none() {
-            ttl = None;
-        }
+        let ttl = call.settings.cache_ttl.filter(|_| call.idempotent);
         let key = ttl.and_then(|_| {
-            let caller = self.spiffe_id();
-            Key::new(caller, &endpoint.agent, &endpoint.shown, &call.capability, &call.params)
+            let (caller, agent) = (self.spiffe_id(), &endpoint.agent);
+            // What an agent said is good as long as the trust that let it in is unbroken. Of one that
+            // is not trusted nothing is, and asking says so.
+            let since = self.0.source.current().trusted_since(&agent.trust_domain())?;
+            Key::new(caller, agent, since, &endpoint.shown, &call.capability, &call.params)
         });
         let (Some(ttl), Some(key)) = (ttl, key) else {
             return self.ask(&endpoint, &call, deadline).await;
@@ -217,23 +214,28 @@ impl Client {
         let (headers, body) = build_send(Some(&call.capability), &call.params, &message_id, &id);
         let path: Uri = endpoint.address.path().parse().map_err(|error| at.protocol(error))?;
         let (id, path, headers, body) = (&id, &path, &headers, &body);
+        let about = endpoint.call(call, deadline);
         let attempt = |span| async move {
-            let timeout = deadline.saturating_duration_since(Instant::now());
-            let request = request(path, headers, body, timeout, span);
+            let begun = Instant::now();
+            let until = about.attempt_until(begun);
+            let left = until.saturating_duration_since(begun);
+            let timeout = if until == deadline { call.timeout } else { left };
+            let request = request(path, headers, body, left, span);
             let route = endpoint.route(&self.0.source);
             let source = &self.0.source;
-            let sent = self.0.pool.send(&route, request, deadline);
+            let sent = self.0.pool.send(&route, request, until);
             let response = source.while_trusting(at.agent, sent).await;
             let response = response.ok_or_else(|| error::untrusted(at))?;
-            let response = response.map_err(|error| error::of_send(at, &error, call.timeout))?;
+            let response = response.map_err(|error| error::of_send(at, &error, timeout))?;
             let head = Head { status: response.status(), headers: response.headers() };
-            let answer = parse_response(id, head.status, head.headers, response.body())
-                .map_err(|error| error::of_answer(at, error, &head))?;
+            let answer = parse_response(id, head.status, head.headers, response.body());
+            let answer = answer.map_err(|error| {
+                let failed = error::of_answer(at, error, &head);
+                Failed { error: in_time(failed.error, timeout, until), ..failed }
+            })?;
             result_of(&answer).map_err(|error| error::of_result(at, &error))
         };
-        let about = endpoint.call(call, deadline);
-        let asked = self.0.attempts.run(&endpoint.gate, &about, attempt);
-        asked.await.map_err(|error| in_time(error, call, deadline))
+        self.0.attempts.run(&endpoint.gate, &about, attempt).await
     }
 }
 
@@ -241,16 +243,16 @@ impl Client {
 /// rounded down to milliseconds, and its answer takes its way.
 const OVER_BEFORE: Duration = Duration::from_millis(20);
 
-/// A call whose time is over took too long, whichever side noticed first.
-fn in_time(error: CallError, call: &OutboundCall, deadline: Instant) -> CallError {
-    let over = deadline.saturating_duration_since(Instant::now()) <= OVER_BEFORE;
+/// An attempt whose time is over took too long, whichever side noticed first.
+fn in_time(error: CallError, after: Duration, until: Instant) -> CallError {
+    let over = until.saturating_duration_since(Instant::now()) <= OVER_BEFORE;
     match error {
         CallError::Failed(AgentCallError::Remote {
             agent,
             capability,
             code: FaultCode::DeadlineExceeded,
             ..
-        }) if over => AgentCallError::TimedOut { agent, capability, after: call.timeout }.into(),
+        }) if over => AgentCallError::TimedOut { agent, capability, after }.into(),
         other => other,
     }
 }
@@ -327,27 +329,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_whose_time_is_over_took_too_long_whoever_noticed() {
+    async fn an_attempt_whose_time_is_over_took_too_long_whoever_noticed() {
         let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
         let capability = CapabilityName::parse("count").unwrap();
-        let call = OutboundCall {
-            agent: agent.clone(),
-            address: "https://worker".to_owned(),
-            capability: capability.clone(),
-            params: Json::of(&()).unwrap(),
-            timeout: Duration::from_secs(2),
-            request_id: RequestId::parse("r").unwrap(),
-            context_id: None,
-            trace: None,
-            idempotent: false,
-            settings: CallSettings::default(),
-        };
         let remote = |code| -> CallError {
             let (agent, capability) = (agent.clone(), capability.clone());
             AgentCallError::Remote { agent, capability, code, message: String::new() }.into()
         };
         let check = |code, left: Duration, expected: bool| {
-            let told = in_time(remote(code), &call, Instant::now() + left);
+            let told = in_time(remote(code), Duration::from_secs(2), Instant::now() + left);
             let late = matches!(told, CallError::Failed(AgentCallError::TimedOut { .. }));
             assert_eq!(late, expected, "{code:?} {left:?}");
         };

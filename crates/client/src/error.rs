@@ -43,7 +43,8 @@ pub(crate) fn of_send(at: At<'_>, error: &SendError, timeout: Duration) -> Faile
     match error {
         SendError::TimedOut { .. } => {
             let error = AgentCallError::TimedOut { agent, capability, after: timeout };
-            failed(error, Says::Late, Again::Never)
+            // Unless it was only the attempt's time that is over, there is none for another.
+            failed(error, Says::Late, again)
         }
         SendError::Tls { source, .. } => match peer_error(source) {
             Some(own @ PeerError::OwnExpired { .. }) => {
@@ -358,12 +359,12 @@ mod tests {
 
     #[test]
     fn what_may_have_arrived_is_not_safe_to_send_again() {
-        for sent in [false, true] {
+        for (sent, again) in [(false, Again::Always), (true, Again::IfIdempotent)] {
             check(
                 &SendError::TimedOut { address: address(), sent },
                 "spiffe://example.org/worker did not answer `count_words` within 30s",
                 Says::Late,
-                Again::Never,
+                again,
             );
         }
         check(

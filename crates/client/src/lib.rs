@@ -162,6 +162,12 @@ impl Client {
         self.0.source.current()
     }
 
+    /// How many connections to agents are open.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.0.pool.open_connections()
+    }
+
     /// How this client calls when a call says nothing else.
     #[must_use]
     pub fn settings(&self) -> &CallSettings {

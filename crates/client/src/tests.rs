@@ -303,6 +303,30 @@ async fn what_an_agent_answers_decides_whether_it_is_asked_again() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_hangs_leaves_time_for_another() {
+    let world = World::new(&[Does::Hangs, Does::Hangs]);
+    let (short, long) = (Duration::from_millis(750), Duration::from_secs(60));
+    let settings = CallSettings { attempt_timeout: Some(short), ..settings() };
+    let client = Client::new(world.authority.source("/caller"), settings, None);
+    let call =
+        || client.call(&world.worker, "count_words", ()).address(&world.address).timeout(long);
+    // What may have been done is not done again.
+    let error = call().json().await.unwrap_err();
+    let CallError::Failed(AgentCallError::TimedOut { after, .. }) = &error else {
+        panic!("{error}")
+    };
+    assert!(*after <= short, "{after:?}");
+    assert_eq!(world.requests(), 1);
+    call().idempotent().json().await.unwrap();
+    assert_eq!(world.requests(), 3);
+    for (headers, _) in world.seen.requests.lock().unwrap().iter() {
+        let left = headers["grpc-timeout"].to_str().unwrap();
+        let millis: u64 = left.strip_suffix('m').unwrap().parse().unwrap();
+        assert!(millis <= 750, "{left}");
+    }
+}
+
+#[tokio::test]
 async fn who_gives_up_is_noticed() {
     let world = World::new(&[Does::Hangs]);
     {
@@ -369,6 +393,19 @@ async fn somebody_else_is_asked_once_and_blamed_for_nothing() {
 }
 
 #[tokio::test]
+async fn connections_are_counted_while_they_are_kept() {
+    let world = World::new(&[]);
+    assert_eq!(world.client.open_connections(), 0);
+    world.call().json().await.unwrap();
+    world.call().json().await.unwrap();
+    assert_eq!(world.client.open_connections(), 1);
+    // One that breaks is not kept.
+    world.seen.script.lock().unwrap().push_back(Does::Hangs);
+    world.call().timeout(Duration::from_millis(100)).json().await.unwrap_err();
+    assert_eq!(world.client.open_connections(), 0);
+}
+
+#[tokio::test]
 async fn answers_to_idempotent_calls_are_kept() {
     let world = World::new(&[]);
     let (hour, call) = (Duration::from_secs(3600), || world.call().idempotent());
@@ -386,7 +423,7 @@ async fn answers_to_idempotent_calls_are_kept() {
 }
 
 #[tokio::test]
-async fn what_is_kept_of_an_agent_is_good_while_its_trust_domain_is_trusted() {
+async fn what_is_kept_of_an_agent_is_good_while_its_trust_domain_is_trusted_without_a_break() {
     let world = World::new(&[]);
     let own = Authority::of("elsewhere.example").source("/caller");
     let (alone, agents) = (own.current(), world.source.current());
@@ -407,12 +444,14 @@ async fn what_is_kept_of_an_agent_is_good_while_its_trust_domain_is_trusted() {
     assert!(matches!(error, CallError::Failed(AgentCallError::WrongPeer { .. })), "{error}");
     assert!(error.to_string().contains("trust domain `example.org` is not trusted"), "{error}");
 
-    // Whoever trusts it again trusts what it said.
+    // Trust is taken away for a reason: what was said under it before is asked for again.
     own.publish(trusting()).unwrap();
+    assert_eq!(call().await, Ok(answer.clone()));
     assert_eq!(call().await, Ok(answer));
-    assert_eq!(world.requests(), 1);
+    assert_eq!(world.requests(), 2);
     let told = world.told.0.lock().unwrap();
-    assert_eq!(*told, ["count_words 1 ok", "cached", "count_words 1 no", "cached"]);
+    let expected = ["count_words 1 ok", "cached", "count_words 1 no", "count_words 1 ok", "cached"];
+    assert_eq!(*told, expected);
 }
 
 #[tokio::test]

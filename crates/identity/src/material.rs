@@ -26,6 +26,8 @@ pub struct Material {
     not_after: UnixMillis,
     roots: BTreeMap<TrustDomain, Roots>,
     revision: u64,
+    /// The revision since which each trusted domain has lost no root.
+    trusted_since: BTreeMap<TrustDomain, u64>,
 }
 
 /// The roots of one trust domain.
@@ -144,6 +146,7 @@ impl Material {
             not_after: svid.not_after,
             roots,
             revision: 0,
+            trusted_since: BTreeMap::new(),
         })
     }
 
@@ -223,6 +226,7 @@ impl Material {
             not_after: self.not_after,
             roots,
             revision: 0,
+            trusted_since: BTreeMap::new(),
         }
     }
 
@@ -241,14 +245,47 @@ impl Material {
     /// Whether every root that `earlier` trusts is trusted here too, each for its trust domain.
     #[must_use]
     pub fn keeps_roots_of(&self, earlier: &Self) -> bool {
-        earlier.roots.iter().all(|(domain, roots)| {
-            let kept = self.roots.get(domain).map_or(&[][..], Roots::anchors);
-            roots.anchors.iter().all(|root| kept.contains(root))
+        earlier.roots.iter().all(|(domain, roots)| self.has_roots(domain, roots))
+    }
+
+    fn has_roots(&self, trust_domain: &TrustDomain, roots: &Roots) -> bool {
+        let kept = self.roots.get(trust_domain).map_or(&[][..], Roots::anchors);
+        roots.anchors.iter().all(|root| kept.contains(root))
+    }
+
+    /// Since which revision `trust_domain` is trusted without a break; `None` if it is not. A root
+    /// that is taken away is a break: what somebody said who was let in by it is no longer vouched
+    /// for, whether the domain comes back or has others.
+    #[must_use]
+    pub fn trusted_since(&self, trust_domain: &TrustDomain) -> Option<u64> {
+        self.trusted_since.get(trust_domain).copied()
+    }
+
+    /// This as the first state of a source.
+    pub(crate) fn first(self) -> Self {
+        self.numbered(1, |_, _| None)
+    }
+
+    /// This as the state of a source that follows `earlier`.
+    pub(crate) fn after(self, earlier: &Self) -> Self {
+        self.numbered(earlier.revision + 1, |material, domain| {
+            let roots = earlier.roots.get(domain)?;
+            let since = earlier.trusted_since(domain)?;
+            material.has_roots(domain, roots).then_some(since)
         })
     }
 
-    pub(crate) fn with_revision(self, revision: u64) -> Self {
-        Self { revision, ..self }
+    fn numbered(
+        mut self,
+        revision: u64,
+        since: impl Fn(&Self, &TrustDomain) -> Option<u64>,
+    ) -> Self {
+        let trusted = self.roots.keys().filter(|domain| self.trusts(domain));
+        self.trusted_since = trusted
+            .map(|domain| (domain.clone(), since(&self, domain).unwrap_or(revision)))
+            .collect();
+        self.revision = revision;
+        self
     }
 
     pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {
@@ -371,6 +408,41 @@ mod tests {
         let text = text.to_lowercase();
         in_base64
             || key[at..at + 32].windows(8).flat_map(spelled).any(|piece| text.contains(&piece))
+    }
+
+    #[test]
+    fn trust_counts_from_where_it_was_last_broken() {
+        let (ours, older, newer) = (
+            Authority::new("example.org"),
+            Authority::new("partner.example"),
+            Authority::new("partner.example"),
+        );
+        let (own, partner) = (ours.trust_domain.clone(), older.trust_domain.clone());
+        let leaf = ours.leaf(AGENT, |_| {});
+        let trusting = |roots: &[&Authority]| {
+            let bundle = |trust_domain: &TrustDomain, authorities: &[&Authority]| Bundle {
+                trust_domain: trust_domain.clone(),
+                authorities: authorities.iter().map(|one| one.certificate.clone()).collect(),
+            };
+            let bundles = [bundle(&own, &[&ours]), bundle(&partner, roots)];
+            let (id, chain) = (SpiffeId::parse(AGENT).unwrap(), vec![leaf.certificate.clone()]);
+            Material::from_der(id, chain, leaf.key.clone_key(), bundles).unwrap()
+        };
+        let source = crate::IdentitySource::from_material(trusting(&[]));
+        let check = |roots: &[&Authority], expected: Option<u64>| {
+            source.publish(trusting(roots)).unwrap();
+            let now = source.current();
+            assert_eq!(now.trusted_since(&partner), expected);
+            assert_eq!(now.trusted_since(&own), Some(1));
+        };
+        assert_eq!(source.current().trusted_since(&partner), None);
+        check(&[&older], Some(2));
+        check(&[&older], Some(2));
+        check(&[&older, &newer], Some(2));
+        // The one that may have let somebody in is gone.
+        check(&[&newer], Some(5));
+        check(&[], None);
+        check(&[&newer], Some(7));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use convoke_model::{SpiffeId, TrustDomain, UnixMillis};
+use convoke_model::{SpiffeId, TrustDomain};
 use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
@@ -207,7 +207,7 @@ pub(super) async fn watch(config: FilesConfig, mut seen: Look, current: Current)
                 trouble.over(&config);
                 take(&config, &current, material);
             }
-            Err(error) => trouble.say(&config, &error, current.load().not_after()),
+            Err(error) => trouble.say(&config, &error, &current),
         }
     }
 }
@@ -223,7 +223,10 @@ fn take(config: &FilesConfig, current: &Current, material: Material) {
         Ok(revision) => tracing::info!(
             spiffe_id = %config.spiffe_id, revision, %not_after, "identity files were read again"
         ),
-        Err(error) => tracing::error!(%error, "identity was not rotated"),
+        Err(error) => {
+            current.failed();
+            tracing::error!(%error, "identity was not rotated");
+        }
     }
 }
 
@@ -236,9 +239,11 @@ impl Trouble {
         self.0.is_some()
     }
 
-    fn say(&mut self, config: &FilesConfig, error: &IdentityError, valid_until: UnixMillis) {
+    fn say(&mut self, config: &FilesConfig, error: &IdentityError, current: &Current) {
         let text = chain(error);
         if self.0.as_ref() != Some(&text) {
+            current.failed();
+            let valid_until = current.load().not_after();
             tracing::warn!(
                 spiffe_id = %config.spiffe_id, %valid_until, error = text,
                 "identity files cannot be used; the identity that is held stays in use until it \

@@ -6,6 +6,7 @@ mod files;
 mod workload_api;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -68,6 +69,8 @@ struct Shared {
     revision: watch::Sender<u64>,
     /// Held over a swap, so that revisions and materials have one order.
     publishing: Mutex<()>,
+    /// How often a successor could not be had.
+    failures: AtomicU64,
 }
 
 impl IdentitySource {
@@ -125,6 +128,13 @@ impl IdentitySource {
         self.shared.revision.subscribe()
     }
 
+    /// How often, since the start, a successor of what is held could not be had: the Workload API went
+    /// away or pushed nothing that can be used, or the files hold nothing that can.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.shared.failures.load(Ordering::Relaxed)
+    }
+
     /// Does `work` with `peer` for as long as the trust domain of `peer` is trusted: nothing if it is
     /// not, or no longer before the work is done.
     pub async fn while_trusting<T>(
@@ -170,6 +180,11 @@ impl Current {
         self.0.material.load()
     }
 
+    /// A successor could not be had.
+    fn failed(&self) {
+        self.0.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How long the held SVID is still good.
     fn left(&self) -> Duration {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -179,12 +194,13 @@ impl Current {
 
 impl Shared {
     fn new(material: Material) -> Arc<Self> {
-        let material = material.with_revision(1);
+        let material = material.first();
         Arc::new(Self {
             spiffe_id: material.spiffe_id().clone(),
             revision: watch::Sender::new(material.revision()),
             material: ArcSwap::from_pointee(material),
             publishing: Mutex::new(()),
+            failures: AtomicU64::new(0),
         })
     }
 
@@ -194,8 +210,9 @@ impl Shared {
             return Err(MaterialError::WrongId { expected, found });
         }
         let _publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
-        let revision = self.material.load().revision() + 1;
-        self.material.store(Arc::new(material.with_revision(revision)));
+        let material = material.after(&self.material.load());
+        let revision = material.revision();
+        self.material.store(Arc::new(material));
         self.revision.send_replace(revision);
         Ok(revision)
     }

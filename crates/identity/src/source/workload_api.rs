@@ -180,6 +180,7 @@ async fn watch_through<F>(
 {
     loop {
         let end = follow(config, &mut feed, current).await;
+        current.failed();
         tracing::warn!(
             socket = %config.socket.display(), spiffe_id = %config.spiffe_id,
             valid_until = %current.load().not_after(), error = %chain(&end),
@@ -208,10 +209,13 @@ async fn follow(config: &WorkloadApiConfig, feed: &mut Feed, current: &Current) 
         };
         match select(config, &context) {
             Ok(material) => publish(config, current, material),
-            Err(error) => tracing::warn!(
-                spiffe_id = %config.spiffe_id, error = %chain(&error),
-                "workload API pushed an update without a usable identity; the held one stays"
-            ),
+            Err(error) => {
+                current.failed();
+                tracing::warn!(
+                    spiffe_id = %config.spiffe_id, error = %chain(&error),
+                    "workload API pushed an update without a usable identity; the held one stays"
+                );
+            }
         }
     }
 }
@@ -243,7 +247,10 @@ fn publish(config: &WorkloadApiConfig, current: &Current, material: Material) {
         Ok(revision) => tracing::debug!(
             spiffe_id = %config.spiffe_id, revision, %not_after, "identity rotated"
         ),
-        Err(error) => tracing::error!(%error, "identity was not rotated"),
+        Err(error) => {
+            current.failed();
+            tracing::error!(%error, "identity was not rotated");
+        }
     }
 }
 

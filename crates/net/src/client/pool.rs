@@ -96,7 +96,24 @@ struct Inner {
     lifetime: Option<Box<Lifetime>>,
     destinations: Mutex<HashMap<Key, Arc<Destination>>>,
     idle: AtomicUsize,
+    open: Arc<AtomicUsize>,
     sweeping: AtomicBool,
+}
+
+/// Counts an open connection until it is dropped.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn count(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -133,6 +150,7 @@ struct Connection {
     used_at: Instant,
     /// Nothing has come from the peer on it yet.
     fresh: bool,
+    _open: Open,
 }
 
 impl Pool {
@@ -160,8 +178,15 @@ impl Pool {
             lifetime,
             destinations: Mutex::default(),
             idle: AtomicUsize::new(0),
+            open: Arc::default(),
             sweeping: AtomicBool::new(false),
         }))
+    }
+
+    /// How many connections are kept or in use.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
     }
 
     /// Sends `request` to `route` and reads the whole response, all of it before `deadline`.
@@ -340,7 +365,8 @@ impl Inner {
         let now = Instant::now();
         let revision = route.revision;
         let retires_at = now + life;
-        Ok(Connection { sender, driver, revision, retires_at, used_at: now, fresh: true })
+        let _open = Open::count(&self.open);
+        Ok(Connection { sender, driver, revision, retires_at, used_at: now, fresh: true, _open })
     }
 
     async fn exchange(

@@ -230,6 +230,8 @@ async fn changes_are_found_and_half_of_one_changes_nothing() {
     files.write_certificate(&next);
     assert!(tokio::time::timeout(LOOK_EVERY * 5, changes.changed()).await.is_err());
     assert_eq!(source.current().revision(), first.revision());
+    // Five looks at the same trouble are one failure.
+    assert_eq!(source.failures(), 1);
 
     files.write_key(&next);
     changes.changed().await.unwrap();
@@ -243,6 +245,7 @@ async fn changes_are_found_and_half_of_one_changes_nothing() {
     // Files that go away leave what is held.
     fs::remove_file(files.path("bundle.pem")).unwrap();
     assert!(tokio::time::timeout(LOOK_EVERY * 5, changes.changed()).await.is_err());
+    assert_eq!(source.failures(), 2);
     let root = Authority::new("example.org");
     let last = root.leaf(AGENT, |_| {});
     files.write_leaf(&last);

@@ -373,6 +373,13 @@ pub(in crate::config) const KEYS: &[Key] = &[
     )
     .was(&["transport.timeout_seconds", "transport.timeout"]),
     key(
+        "calls.attempt_timeout",
+        Duration(1, DAY, true),
+        Is("never"),
+        "how long each attempt may take at most; an idempotent call is then made again, in the time \
+         that is left",
+    ),
+    key(
         "calls.retry.attempts_max",
         Number(1, 10),
         Is("3"),

@@ -15,6 +15,7 @@ const REGISTRY_ENTRIES_MAX: usize = 1024;
 /// Reads `calls`; what is not written is as in `base`.
 pub(super) fn read(section: &Section<'_>, base: &CallSettings) -> Option<CallSettings> {
     let timeout = section.duration("timeout");
+    let attempt_timeout = section.duration_or_never("attempt_timeout");
     let concurrency_max = section.number("concurrency_max");
     let cache_ttl = section.duration_or_never("cache_ttl");
 
@@ -28,6 +29,7 @@ pub(super) fn read(section: &Section<'_>, base: &CallSettings) -> Option<CallSet
 
     let settings = CallSettings {
         timeout: timeout.unwrap_or(base.timeout),
+        attempt_timeout: attempt_timeout.unwrap_or(base.attempt_timeout),
         retry: RetrySettings {
             attempts_max: attempts_max.unwrap_or(base.retry.attempts_max),
             backoff_min: backoff_min.unwrap_or(base.retry.backoff_min),

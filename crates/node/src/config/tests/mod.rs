@@ -168,6 +168,7 @@ calls:
   breaker: {failures_max: 0, open_for: 1s}
   concurrency_max: 3
   cache_ttl: 1m
+  attempt_timeout: 2s
 agent_registry:
   w: {spiffe_id: "spiffe://td/w", address: "https://w", calls: {timeout: 1s, cache_ttl: never}}
 observability:
@@ -230,6 +231,7 @@ data_dir: /d
         },
         breaker: BreakerSettings { failures_max: 0, open_for: Duration::from_secs(1) },
         concurrency_max: 3,
+        attempt_timeout: Some(Duration::from_secs(2)),
         cache_ttl: Some(Duration::from_secs(60)),
     };
     assert_eq!(config.calls, calls);
