@@ -6,6 +6,7 @@
 )]
 
 mod ending;
+mod rights;
 mod wire;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! An issuer and a node on free ports, in a directory that goes with them.
 
+#![allow(dead_code, reason = "programs of tests share it, and each uses a part")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,7 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
     mesh: String,
     dev: String,
+    metrics: Option<String>,
     agent: SpiffeId,
     shutdown: CancellationToken,
     node: JoinHandle<Summary>,
@@ -71,9 +74,10 @@ impl World {
         let node = Node::start(config, host, options).await.unwrap();
         let mesh = format!("https://localhost:{}", node.mesh_addr().port());
         let dev = format!("http://{}", node.dev_addr().unwrap());
+        let metrics = node.metrics_addr().map(|address| format!("http://{address}"));
         let node = tokio::spawn(node.run(shutdown.clone()));
         let pool = Pool::new(Dialer::default(), PoolLimits::default());
-        Self { dir, mesh, dev, agent, shutdown, node, issuer, pool }
+        Self { dir, mesh, dev, metrics, agent, shutdown, node, issuer, pool }
     }
 
     /// Where the development listener is.
@@ -84,6 +88,30 @@ impl World {
     /// Writes another policy.
     pub(crate) fn set_policy(&self, policy: &str) {
         std::fs::write(self.dir.path().join("policy.rego"), policy).unwrap();
+    }
+
+    /// What is in the audit trail so far.
+    pub(crate) fn trail(&self) -> Vec<Value> {
+        // It may just have been moved, and the last line may be half there.
+        let audit =
+            std::fs::read_to_string(self.dir.path().join("audit.jsonl")).unwrap_or_default();
+        audit.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Moves the file of the audit trail, as people do who rotate files themselves.
+    pub(crate) fn move_audit_away(&self) {
+        let path = |name: &str| self.dir.path().join(name);
+        std::fs::rename(path("audit.jsonl"), path("audit.moved")).unwrap();
+    }
+
+    /// What the metrics listener says, which the configuration has to name.
+    pub(crate) async fn metrics(&self) -> String {
+        let address = self.metrics.as_deref().unwrap();
+        let address = Address::parse_with_http(address, Provenance::Operator).unwrap();
+        let route = Route { address, tls: None, identity: "".into(), revision: 0 };
+        let request = Request::get("/metrics").body(Full::default()).unwrap();
+        let answer = self.pool.send(&route, request, Instant::now() + PATIENCE).await.unwrap();
+        String::from_utf8(answer.body().to_vec()).unwrap()
     }
 
     /// A client that the issuer knows under `path`.
