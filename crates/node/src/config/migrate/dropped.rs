@@ -74,6 +74,12 @@ const DROPPED: &[(&str, &str)] = &[
         "labels and buckets are fixed, so that the metrics of all agents can be added up",
     ),
     ("observability.monitoring", DEPLOYMENT),
+    (
+        "observability.tracing.headers",
+        "a secret is not written into the file: write `headers.NAME.value_env` with the name of its \
+         variable, or `value_file`",
+    ),
+    ("observability.logging.loggers", "one level is of all; `CONVOKE_LOG` has others by module"),
     ("observability.tracing", "what it said is fixed here"),
     (
         "observability.logging",
