@@ -217,6 +217,7 @@ impl Node {
         let observer = CallSpans::new(tracer.clone(), Arc::clone(&metrics.outward) as _);
         let observer = Some(Arc::new(observer) as _);
         let client = Client::new(Arc::clone(&identity), agent.calls.clone(), observer);
+        metrics.follow_pool(client.clone());
         let outbound = Arc::new(Calls { client, metrics: Arc::clone(&metrics) });
 
         let service = Arc::new(Service {
@@ -514,6 +515,7 @@ fn look(service: &Service, identity: &IdentitySource, audit: &JsonLinesSink) {
     }
     service.health.set_audit_healthy(audit.healthy());
     service.metrics.set_svid_valid_until(not_after);
+    service.metrics.set_rotation_errors(identity.failures());
 }
 
 /// Has connections looked at again whenever a root that they may have been let in by is gone. Ends

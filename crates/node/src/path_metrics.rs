@@ -19,6 +19,8 @@ pub(crate) struct PathMetrics {
     pub(crate) reload_failing: Gauge,
     /// 1 while a policy server cannot be asked.
     pub(crate) policy_server_down: Gauge,
+    /// Whether a policy server is asked: 0 closed, 1 open, 2 half-open.
+    pub(crate) policy_server_breaker: Gauge,
     rejected: [Counter; 4],
     reloads: [Counter; 2],
     server_answers: [Counter; 3],
@@ -95,6 +97,11 @@ impl PathMetrics {
     pub(crate) fn reloaded(&self, loaded: bool) {
         self.reloads[usize::from(!loaded)].inc();
         self.reload_failing.set(i64::from(!loaded));
+    }
+
+    /// How many questions were answered, failed, and were spared.
+    pub(crate) fn server_answers(&self) -> [u64; 3] {
+        [0, 1, 2].map(|place| self.server_answers[place].get())
     }
 
     pub(crate) fn server(&self, answer: ServerAnswer) {

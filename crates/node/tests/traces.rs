@@ -113,6 +113,7 @@ async fn one_call_over_two_agents_is_one_trace() {
     let (orchestrator, own) = start(dir.path(), "orchestrator", host, endpoint, registry).await;
     let to = address(&orchestrator);
     let metrics = worker.metrics_addr().unwrap();
+    let own_metrics = orchestrator.metrics_addr().unwrap();
     let nodes = [worker, orchestrator].map(|node| tokio::spawn(node.run(shutdown.clone())));
 
     let caller = domain.member("/user/ann").unwrap();
@@ -123,6 +124,14 @@ async fn one_call_over_two_agents_is_one_trace() {
     let counted = page(metrics, "/of/the/agent").await;
     let caller = r#"peer_id="example.org",capability="count",decision="allow"} 1"#;
     assert!(counted.contains(caller), "{counted}");
+    let counted = page(own_metrics, "/of/the/agent").await;
+    for line in [
+        "agentweave_tasks_total{agent_name=\"orchestrator\",status=\"completed\"} 1",
+        "agentweave_task_duration_seconds_count{agent_name=\"orchestrator\"} 1",
+        "agentweave_connection_pool_active{agent_name=\"orchestrator\"} 1.0",
+    ] {
+        assert!(counted.lines().any(|found| found == line), "{line}\n{counted}");
+    }
     assert!(page(metrics, "/metrics").await.starts_with("HTTP/1.1 404"), "it is elsewhere");
 
     // What waits is sent when the nodes end.

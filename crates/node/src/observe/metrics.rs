@@ -13,15 +13,16 @@ mod render;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use convoke_model::{Decision, Fault, SpiffeId, UnixMillis};
+use convoke_client::Client;
+use convoke_model::{Decision, Fault, SpiffeId, TaskState, UnixMillis};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use histogram::{DECISION_SECONDS, Histogram, REQUEST_SECONDS};
+use histogram::{DECISION_SECONDS, Histogram, REQUEST_SECONDS, TASK_SECONDS};
 pub use peers::Peer;
 use peers::Peers;
 use render::Render;
@@ -71,6 +72,12 @@ struct Counts {
     otlp_dropped: Mutex<Option<Box<dyn OtlpDrops>>>,
     svid_valid_until: AtomicU64,
     rotations: AtomicU64,
+    rotation_errors: AtomicU64,
+    /// Whose connections to other agents are counted.
+    pool: OnceLock<Pool>,
+    /// In the order of [`ENDS`].
+    tasks: [AtomicU64; ENDS.len()],
+    task_seconds: Histogram,
     /// Set by whoever encodes.
     now: AtomicU64,
 }
@@ -88,6 +95,10 @@ const REFUSALS: [&str; 10] = [
     "no_credential",
     "other",
 ];
+
+/// How tasks end.
+const ENDS: [TaskState; 4] =
+    [TaskState::Completed, TaskState::Failed, TaskState::Canceled, TaskState::Rejected];
 
 /// How a request or a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,6 +126,15 @@ pub struct OpenConnection(Arc<Counts>, usize);
 /// Counts one request at work until it is dropped.
 #[derive(Debug)]
 pub struct InFlight(Arc<Counts>);
+
+/// A client of whose connections only the number is asked for.
+struct Pool(Client);
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pool").field(&self.0.open_connections()).finish()
+    }
+}
 
 /// Says how many spans and lines a collector has missed.
 pub(crate) trait OtlpDrops: fmt::Debug + Send + Sync {
@@ -170,6 +190,10 @@ impl Metrics {
             otlp_dropped: Mutex::new(None),
             svid_valid_until: AtomicU64::new(0),
             rotations: AtomicU64::new(0),
+            rotation_errors: AtomicU64::new(0),
+            pool: OnceLock::new(),
+            tasks: Default::default(),
+            task_seconds: Histogram::new(TASK_SECONDS),
             now: AtomicU64::new(0),
             peers,
             names,
@@ -180,12 +204,12 @@ impl Metrics {
         process.set(started.0 as f64 / 1000.0);
         let help = "When the agent was started, in seconds since 1970";
         registry.register("process_start_time_seconds", help, process);
+        let path = PathMetrics::register(&mut registry);
         let add = registry.sub_registry_with_prefix("agentweave");
         let streams = Gauge::default();
         add.register("active_streams", "Open streams", streams.clone());
-        add.register_collector(Box::new(Render(Arc::clone(&counts))));
+        add.register_collector(Box::new(Render(Arc::clone(&counts), path.clone())));
         let outward = Arc::new(CallMetrics::register(&mut registry, counts.targets.keys()));
-        let path = PathMetrics::register(&mut registry);
         Self { registry, counts, outward, streams, path }
     }
 
@@ -289,6 +313,24 @@ impl Metrics {
     /// The certificate was replaced.
     pub fn rotated(&self) {
         self.counts.rotations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often, so far, a successor of the certificate or the roots could not be had.
+    pub fn set_rotation_errors(&self, count: u64) {
+        self.counts.rotation_errors.store(count, Ordering::Relaxed);
+    }
+
+    /// The connections to other agents are those of `client`; of several, those of the first.
+    pub fn follow_pool(&self, client: Client) {
+        self.counts.pool.get_or_init(|| Pool(client));
+    }
+
+    /// A task has come to its end, in `state` and so long after it was made. A state that is no end
+    /// is not counted.
+    pub fn task_ended(&self, state: TaskState, took: Duration) {
+        let Some(place) = ENDS.iter().position(|end| *end == state) else { return };
+        self.counts.tasks[place].fetch_add(1, Ordering::Relaxed);
+        self.counts.task_seconds.observe(took);
     }
 
     /// Who counts what the collector of spans misses.

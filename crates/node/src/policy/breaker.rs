@@ -45,6 +45,16 @@ impl Breaker {
         Some(Leave { breaker: self, probe })
     }
 
+    /// How it stands, as metrics have it: 0 closed, 1 open, 2 half-open.
+    pub(super) fn stands(&self) -> i64 {
+        let state = self.state();
+        match (state.failures >= FAILURES_MAX, state.probing) {
+            (false, _) => 0,
+            (true, false) => 1,
+            (true, true) => 2,
+        }
+    }
+
     /// The server was seen to be there.
     pub(super) fn reset(&self) {
         *self.state() = State::default();

@@ -157,6 +157,7 @@ impl PolicyServer {
         if input.len() > limits::POLICY_INPUT_BYTES_MAX {
             return failed(RemoteError::TooLarge);
         }
+        self.metrics.policy_server_breaker.set(self.breaker.stands());
         let sent = self.send(Request::post(&self.decision), Bytes::from(envelope(&input))).await;
         let (verdict, error) = match sent {
             Ok(answer) => {
@@ -184,6 +185,7 @@ impl PolicyServer {
                 self.is_down(&error);
             }
         }
+        self.metrics.policy_server_breaker.set(self.breaker.stands());
         verdict
     }
 
@@ -213,6 +215,7 @@ impl PolicyServer {
             return Err(not_with_a_decision(status));
         }
         self.breaker.reset();
+        self.metrics.policy_server_breaker.set(self.breaker.stands());
         self.is_up();
         Ok(())
     }

@@ -10,7 +10,7 @@ use convoke_engine::{Action, Effects, Event, State, decide};
 use convoke_journal::Scope;
 use convoke_model::{AuditRecord, Fault, FaultCode, Json, Message, Task, TaskEvent, TaskId};
 use tokio::sync::{Mutex, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Asked, Batch, Item, Queue};
@@ -27,6 +27,8 @@ use crate::stream::{Audience, End, Shown, Subscriber, Subscription, state_after}
 pub(crate) struct Running {
     pub(super) id: TaskId,
     pub(super) scope: Scope,
+    /// When it was made.
+    begun: Instant,
     pub(super) slot: Mutex<Slot>,
     stop: CancellationToken,
     /// True while those who wait for the task can be answered.
@@ -51,6 +53,7 @@ impl Running {
         Arc::new(Self {
             id,
             scope,
+            begun: Instant::now(),
             slot: Mutex::new(Slot { state: Some(state), question: None }),
             stop: CancellationToken::new(),
             answer: watch::Sender::new(false),
@@ -342,7 +345,8 @@ impl Running {
             let stands = state.task().map(|task| task.status.state);
             let waits = stands.is_some_and(|it| it.is_terminal() || it.is_interrupted());
             self.answer.send_if_modified(|answer| std::mem::replace(answer, waits) != waits);
-            if state.is_ended() {
+            if let (true, Some(end)) = (state.is_ended(), stands) {
+                service.metrics.task_ended(end, self.begun.elapsed());
                 // Whoever asked may go on beside its handler, and would wait for ever.
                 slot.question = None;
             }

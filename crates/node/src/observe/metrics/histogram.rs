@@ -10,6 +10,12 @@ pub(super) const REQUEST_SECONDS: &[f64] = &[
     5.0, 10.0,
 ];
 
+/// Upper bounds for tasks, in seconds: what a model does takes minutes.
+pub(super) const TASK_SECONDS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
+    3600.0,
+];
+
 /// Upper bounds for decisions, in seconds, up to the longest evaluation that is allowed.
 pub(super) const DECISION_SECONDS: &[f64] = &[
     0.000_001,

@@ -4,16 +4,18 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
+use convoke_model::TaskState;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::histogram::Shown;
-use super::{Counts, REFUSALS, Status, TargetMetrics};
+use super::{Counts, ENDS, REFUSALS, Status, TargetMetrics};
+use crate::path_metrics::PathMetrics;
 
 /// Writes the counts.
 #[derive(Debug)]
-pub(super) struct Render(pub(super) Arc<Counts>);
+pub(super) struct Render(pub(super) Arc<Counts>, pub(super) PathMetrics);
 
 /// The prefix under which everything is written first.
 const FIRST: &str = "agentweave_";
@@ -22,13 +24,17 @@ const FIRST: &str = "agentweave_";
 const SECOND: &str = "convoke_";
 
 /// Names that only the first seed's alert rules know, for what has another name already.
-pub(super) const ALIASES: [&str; 7] = [
+pub(super) const ALIASES: [&str; 11] = [
     "agentweave_auth_check_duration_seconds",
     "agentweave_authz_allowed",
     "agentweave_authz_check_duration_seconds",
+    "agentweave_authz_circuit_breaker_state",
     "agentweave_authorization_checks",
     "agentweave_capability_calls",
+    "agentweave_opa_errors",
+    "agentweave_opa_requests",
     "agentweave_svid_rotation",
+    "agentweave_svid_rotation_errors",
     "agentweave_svid_ttl_seconds",
 ];
 
@@ -78,8 +84,10 @@ impl Collector for Render {
         counts.requests(page)?;
         counts.calls(page)?;
         counts.decisions(page)?;
+        counts.tasks(page)?;
         counts.node(page)?;
-        counts.aliases(page)
+        counts.aliases(page)?;
+        policy_server(&self.1, page)
     }
 }
 
@@ -166,12 +174,25 @@ impl Counts {
         page.counter("authz_denied", "Requests refused, by reason", rows)
     }
 
+    fn tasks(&self, page: &mut Page<'_>) -> fmt::Result {
+        let rows = ENDS
+            .iter()
+            .zip(&self.tasks)
+            .map(|(end, count)| ([("status", task_status(*end))], load(count)));
+        page.counter("tasks", "Tasks that have ended, and how", rows)?;
+        let help = "Time from a task's beginning to its end";
+        page.histogram("task_duration_seconds", help, [([], self.task_seconds.show())])
+    }
+
     fn node(&self, page: &mut Page<'_>) -> fmt::Result {
         let rows = self.connections.iter().enumerate().map(|(peer, count)| {
             let labels = [("peer_id", self.peers.label(peer))];
             (labels, count.load(Ordering::Relaxed) as f64)
         });
         page.gauge("active_connections", "Open connections", rows)?;
+        let open = self.pool.get().map_or(0, |pool| pool.0.open_connections());
+        let help = "Open connections to other agents";
+        page.gauge("connection_pool_active", help, [([], open as f64)])?;
         let help = "Requests refused because no audit record could be taken";
         page.counter("audit_refused", help, [([], load(&self.audit_refused))])?;
         let drops = self.otlp_dropped.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,6 +204,8 @@ impl Counts {
         page.gauge("identity_ttl_seconds", help, [([], self.svid_ttl())])?;
         let help = "Certificates that were replaced";
         page.counter("identity_renewals", help, [([], load(&self.rotations))])?;
+        let help = "Times that a new certificate or new roots could not be had";
+        page.counter("identity_renewal_errors", help, [([], load(&self.rotation_errors))])?;
         page.info("build", "What is running", [("version", env!("CARGO_PKG_VERSION"))])
     }
 
@@ -207,7 +230,9 @@ impl Counts {
             [([], self.svid_ttl())],
         )?;
         let help = "As agentweave_identity_renewals_total";
-        page.counter("svid_rotation", help, [([], load(&self.rotations))])
+        page.counter("svid_rotation", help, [([], load(&self.rotations))])?;
+        let help = "As agentweave_identity_renewal_errors_total";
+        page.counter("svid_rotation_errors", help, [([], load(&self.rotation_errors))])
     }
 
     /// Every capability with what is counted of it, for each status.
@@ -231,6 +256,27 @@ impl Counts {
 
     fn svid_ttl(&self) -> f64 {
         (load(&self.svid_valid_until).saturating_sub(load(&self.now)) / 1000) as f64
+    }
+}
+
+/// What alert rules know of a policy server; its own names are beside it.
+fn policy_server(path: &PathMetrics, page: &mut Page<'_>) -> fmt::Result {
+    let [answered, failed, _spared] = path.server_answers();
+    let help = "Questions that the policy server was asked";
+    page.counter("opa_requests", help, [([], answered + failed)])?;
+    let help = "Questions that the policy server did not answer";
+    page.counter("opa_errors", help, [([], failed)])?;
+    let help = "Whether the policy server is asked: 0 closed, 1 open, 2 half-open";
+    let state = path.policy_server_breaker.get() as f64;
+    page.gauge("authz_circuit_breaker_state", help, [([], state)])
+}
+
+fn task_status(end: TaskState) -> &'static str {
+    match end {
+        TaskState::Completed => "completed",
+        TaskState::Failed => "failed",
+        TaskState::Canceled => "canceled",
+        _ => "rejected",
     }
 }
 

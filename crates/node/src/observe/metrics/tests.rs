@@ -1,6 +1,7 @@
 use convoke_model::{FaultCode, Reason, Revision};
 
 use super::*;
+use crate::path_metrics::ServerAnswer;
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -134,6 +135,7 @@ fn the_node_is_counted() {
     metrics.audit_refused();
     metrics.rotated();
     metrics.set_svid_valid_until(UnixMillis(90_999));
+    metrics.set_rotation_errors(3);
     let peer = metrics.peer(Some(&worker()));
     let open = [metrics.connection(peer), metrics.connection(metrics.peer(None))];
     check(
@@ -145,6 +147,9 @@ fn the_node_is_counted() {
             "agentweave_identity_ttl_seconds{NAME} 90.0",
             "convoke_identity_ttl_seconds{NAME} 90.0",
             "agentweave_svid_ttl_seconds{NAME} 90.0",
+            "agentweave_identity_renewal_errors_total{NAME} 3",
+            "agentweave_svid_rotation_errors_total{NAME} 3",
+            "agentweave_connection_pool_active{NAME} 0.0",
             r#"agentweave_active_connections{NAME,peer_id="spiffe://example.org/worker"} 1.0"#,
             r#"agentweave_active_connections{NAME,peer_id="other"} 1.0"#,
             "agentweave_otlp_dropped_total{NAME} 0",
@@ -156,6 +161,88 @@ fn the_node_is_counted() {
     check(&metrics, &[r#"agentweave_active_connections{NAME,peer_id="other"} 0.0"#]);
     metrics.set_svid_valid_until(UnixMillis(0));
     check(&metrics, &["agentweave_identity_ttl_seconds{NAME} 0.0"]);
+}
+
+#[test]
+fn tasks_are_counted_by_their_end() {
+    let metrics = metrics();
+    let ended = [TaskState::Completed, TaskState::Canceled, TaskState::Completed];
+    // What goes on has no end to count.
+    for state in ended.into_iter().chain([TaskState::Working, TaskState::InputRequired]) {
+        metrics.task_ended(state, Duration::from_secs(20));
+    }
+    check(
+        &metrics,
+        &[
+            r#"agentweave_tasks_total{NAME,status="completed"} 2"#,
+            r#"agentweave_tasks_total{NAME,status="canceled"} 1"#,
+            r#"agentweave_tasks_total{NAME,status="failed"} 0"#,
+            r#"convoke_tasks_total{NAME,status="rejected"} 0"#,
+            r#"agentweave_task_duration_seconds_bucket{NAME,le="10.0"} 0"#,
+            r#"agentweave_task_duration_seconds_bucket{NAME,le="30.0"} 3"#,
+            "agentweave_task_duration_seconds_count{NAME} 3",
+        ],
+    );
+}
+
+#[test]
+fn a_policy_server_is_counted_under_the_names_of_alert_rules_too() {
+    let metrics = metrics();
+    for answer in [ServerAnswer::Answered, ServerAnswer::Failed, ServerAnswer::Spared] {
+        metrics.path.server(answer);
+    }
+    metrics.path.policy_server_breaker.set(2);
+    check(
+        &metrics,
+        &[
+            "agentweave_opa_requests_total{NAME} 2",
+            "agentweave_opa_errors_total{NAME} 1",
+            "agentweave_authz_circuit_breaker_state{NAME} 2.0",
+        ],
+    );
+}
+
+/// Every name that the reference's code exports, its tutorial lists or its alert rules read.
+const PROMISED: [(&str, &str); 30] = [
+    ("agentweave_active_connections", "gauge"),
+    ("agentweave_agent_call_duration_seconds", "histogram"),
+    ("agentweave_agent_calls", "counter"),
+    ("agentweave_auth_check_duration_seconds", "histogram"),
+    ("agentweave_auth_decisions", "counter"),
+    ("agentweave_authorization_checks", "counter"),
+    ("agentweave_authz_allowed", "counter"),
+    ("agentweave_authz_check_duration_seconds", "histogram"),
+    ("agentweave_authz_circuit_breaker_state", "gauge"),
+    ("agentweave_authz_decisions", "counter"),
+    ("agentweave_authz_denied", "counter"),
+    ("agentweave_authz_duration_seconds", "histogram"),
+    ("agentweave_capability_calls", "counter"),
+    ("agentweave_circuit_breaker_state", "gauge"),
+    ("agentweave_connection_pool_active", "gauge"),
+    ("agentweave_errors", "counter"),
+    ("agentweave_identity_renewals", "counter"),
+    ("agentweave_identity_ttl_seconds", "gauge"),
+    ("agentweave_opa_errors", "counter"),
+    ("agentweave_opa_requests", "counter"),
+    ("agentweave_request_duration_seconds", "histogram"),
+    ("agentweave_requests", "counter"),
+    ("agentweave_requests_in_flight", "gauge"),
+    ("agentweave_svid_rotation", "counter"),
+    ("agentweave_svid_rotation_errors", "counter"),
+    ("agentweave_svid_ttl_seconds", "gauge"),
+    ("agentweave_task_duration_seconds", "histogram"),
+    ("agentweave_tasks", "counter"),
+    ("convoke_requests", "counter"),
+    ("convoke_tasks", "counter"),
+];
+
+#[test]
+fn every_promised_name_is_there() {
+    let text = metrics().encode(UnixMillis(0)).unwrap();
+    for (name, kind) in PROMISED {
+        let line = format!("# TYPE {name} {kind}");
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
 }
 
 #[test]
