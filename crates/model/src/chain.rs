@@ -12,8 +12,8 @@ use crate::system;
 /// is told as [`system_error`](crate::system_error) does, without its cure where the line has one
 /// already, which stands behind a semicolon.
 #[must_use]
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut line = text(error, "");
+pub fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
         let text = text(source, &line);
