@@ -1,8 +1,8 @@
 //! Agents that process documents: a worker that analyzes them, an orchestrator that has them
 //! analyzed, and a summarizer, which the orchestrator asks where it is configured to.
 //!
-//! The demo and the tutorial run the first two, each as a process of its own with its own identity and
-//! policy. `config/` and `policies/` are what they are started with.
+//! The tutorial runs the first two and the demo all three, each as a process of its own with its own
+//! identity and policy. `config/` and `policies/` are what they are started with.
 
 mod orchestrator;
 mod summarizer;

@@ -95,7 +95,7 @@ pub(crate) enum Command {
     Man(Man),
 }
 
-/// Run two agents that call each other, and look on
+/// Run three agents that call each other, and look on
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

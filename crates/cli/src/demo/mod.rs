@@ -1,5 +1,5 @@
-//! The tutorial in one command: an issuer, a worker and an orchestrator as processes of their own,
-//! calls between them, one refusal, and one stranger at the door.
+//! The tutorial in one command: an issuer, a worker, a summarizer and an orchestrator as processes of
+//! their own, calls between them, one refusal, and one stranger at the door.
 
 mod process;
 mod trail;
@@ -31,6 +31,11 @@ const STRANGER_DOMAIN: &str = "stranger.example";
 const SENTENCE: &str =
     "This is a wonderful document. It contains great information and amazing insights.";
 
+/// A text that can be said in fewer sentences.
+const LONG_TEXT: &str = "Agents call each other all day long. Most of them never ask who is calling. \
+    Here every call comes with a certificate, and the certificate says who is calling. The policy \
+    of whoever is called decides, and the decision is on record.";
+
 /// How long the demo waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -39,7 +44,7 @@ pub(crate) async fn run(options: Demo, paint: Paint) -> Result<(), Failure> {
     let text = options.text.as_deref().map(input::text).transpose()?;
     let dir = directory()?;
     say(format!(
-        "{} two agents that prove who they are, over mutual TLS, each under its own policy\n",
+        "{} three agents that prove who they are, over mutual TLS, each under its own policy\n",
         paint.bold("convoke demo:")
     ));
     let mut stage = Stage { processes: Vec::new() };
@@ -88,9 +93,10 @@ impl Stage {
         paint: Paint,
     ) -> Result<(), Failure> {
         let socket = self.issuer(dir, TRUST_DOMAIN, paint).await?;
-        let worker = self.agent(dir, "worker", &socket, None, paint).await?;
-        let orchestrator =
-            self.agent(dir, "orchestrator", &socket, Some(worker.port), paint).await?;
+        let worker = self.agent(dir, "worker", &socket, &[], paint).await?;
+        let summarizer = self.agent(dir, "summarizer", &socket, &[], paint).await?;
+        let callees = [("document_worker", worker.port), ("summarizer", summarizer.port)];
+        let orchestrator = self.agent(dir, "orchestrator", &socket, &callees, paint).await?;
 
         let domain = trust_domain(TRUST_DOMAIN)?;
         let own = login::default_identity(&domain)?;
@@ -102,7 +108,8 @@ impl Stage {
             domain.uri()
         ));
 
-        let trail = vec![dir.join("orchestrator.audit.jsonl"), dir.join("worker.audit.jsonl")];
+        let trail = ["orchestrator", "worker", "summarizer"];
+        let trail = trail.map(|name| dir.join(format!("{name}.audit.jsonl"))).to_vec();
         let mut scene =
             Scene { number: 0, trail: Trail::new(trail, domain.uri(), paint), client, paint };
 
@@ -124,6 +131,14 @@ impl Stage {
                     {"id": "doc2", "text": "This is terrible."},
                     {"id": "doc3", "text": "This is okay."},
                 ]}),
+            )
+            .await?;
+        scene
+            .call(
+                "process_document: a summary, which the orchestrator has from a third agent",
+                &orchestrator,
+                "process_document",
+                json!({"text": LONG_TEXT, "operations": ["summarize"]}),
             )
             .await?;
         if let Some(text) = text {
@@ -175,27 +190,33 @@ impl Stage {
         dir: &Path,
         name: &'static str,
         socket: &Path,
-        worker_port: Option<u16>,
+        callees: &[(&str, u16)],
         paint: Paint,
     ) -> Result<Running, Failure> {
         let config = dir.join(format!("{name}.yaml"));
-        let (yaml, policy) = match name {
+        let (kind, yaml, policy) = match name {
             "worker" => (
+                "document-worker",
                 document_pipeline::WORKER_CONFIG,
                 ("worker_policy_strict.rego", document_pipeline::WORKER_POLICY_STRICT),
             ),
+            "summarizer" => (
+                "summarizer",
+                document_pipeline::SUMMARIZER_CONFIG,
+                ("summarizer_policy.rego", document_pipeline::SUMMARIZER_POLICY),
+            ),
             _ => (
-                document_pipeline::ORCHESTRATOR_CONFIG,
+                "document-orchestrator",
+                document_pipeline::ORCHESTRATOR_WITH_SUMMARIZER_CONFIG,
                 ("orchestrator_policy.rego", document_pipeline::ORCHESTRATOR_POLICY),
             ),
         };
         let audit = dir.join(format!("{name}.audit.jsonl"));
-        let yaml = adapt(yaml, dir, socket, policy.0, &audit, worker_port)?;
+        let yaml = adapt(yaml, dir, socket, policy.0, &audit, callees)?;
         std::fs::write(dir.join(policy.0), policy.1)?;
         std::fs::write(&config, yaml)?;
 
-        let kind = format!("document-{name}");
-        let args = ["serve", "--agent", &kind, path(&config)?];
+        let args = ["serve", "--agent", kind, path(&config)?];
         let mut process = Process::start(name, &args, dir.join(format!("{name}.log")))?;
         let identity = process.ready("Loaded SPIFFE identity").await;
         let started = process.ready("Agent server started").await;
@@ -390,18 +411,21 @@ async fn keep_up(socket: &Path, orchestrator: &Running, paint: Paint) {
     std::future::pending::<()>().await;
 }
 
-/// Puts the demo's ports and paths where the tutorial's are. Each has to be there: a tutorial that
-/// changed must not be half adapted.
+/// Puts the demo's ports and paths where the tutorial's are; `callees` are the entries of
+/// `agent_registry` with their ports. Each has to be there: a tutorial that changed must not be half
+/// adapted.
 fn adapt(
     yaml: &str,
     dir: &Path,
     socket: &Path,
     policy_file: &str,
     audit: &Path,
-    worker_port: Option<u16>,
+    callees: &[(&str, u16)],
 ) -> Result<String, Failure> {
     let mut out = String::with_capacity(yaml.len() + 256);
-    let (mut sockets, mut ports, mut policies, mut workers) = (0, 0, 0, 0);
+    let (mut sockets, mut ports, mut policies, mut named) = (0, 0, 0, 0);
+    // The entry that a line belongs to: the last one above it that has nothing behind its colon.
+    let mut entry = "";
     for line in yaml.lines() {
         let indent = &line[..line.len() - line.trim_start().len()];
         let key = line.trim_start().split(':').next().unwrap_or_default();
@@ -417,13 +441,18 @@ fn adapt(
             }
             "host" => Some("127.0.0.1".to_owned()),
             "address" => {
-                workers += 1;
-                worker_port.map(|port| format!("https://localhost:{port}"))
+                let port = callees.iter().find(|(name, _)| *name == entry).map(|(_, port)| port);
+                named += 1;
+                port.map(|port| format!("https://localhost:{port}"))
             }
             _ => None,
         };
+        if line.trim_end().ends_with(':') {
+            entry = key;
+        }
         match value {
             Some(value) => out.push_str(&format!("{indent}{key}: {}", Value::from(value))),
+            None if key == "address" => return Err(reshaped()),
             None if key == "port" => {
                 ports += 1;
                 out.push_str(&format!("{indent}port: 0"));
@@ -435,12 +464,14 @@ fn adapt(
             out.push_str(&format!("  audit:\n    path: {}\n", Value::from(path(audit)?)));
         }
     }
-    let worker_named = workers == usize::from(worker_port.is_some());
-    if (sockets, ports, policies) == (1, 2, 1) && worker_named {
-        Ok(out)
-    } else {
-        Err(Failure::new(Code::Failure, "the tutorial's configuration has changed its shape"))
+    match (sockets, ports, policies, named) == (1, 2, 1, callees.len()) {
+        true => Ok(out),
+        false => Err(reshaped()),
     }
+}
+
+fn reshaped() -> Failure {
+    Failure::new(Code::Failure, "the tutorial's configuration has changed its shape")
 }
 
 fn directory() -> Result<PathBuf, Failure> {
@@ -482,14 +513,21 @@ mod tests {
     #[test]
     fn the_tutorials_configurations_can_be_adapted() {
         let (dir, socket, audit) = (Path::new("/d"), Path::new("/d/s"), Path::new("/d/a"));
-        for (yaml, worker) in [
-            (document_pipeline::WORKER_CONFIG, None),
-            (document_pipeline::ORCHESTRATOR_CONFIG, Some(4711)),
+        let callees = [("document_worker", 4711), ("summarizer", 4712)];
+        for (yaml, callees) in [
+            (document_pipeline::WORKER_CONFIG, &[][..]),
+            (document_pipeline::SUMMARIZER_CONFIG, &[]),
+            (document_pipeline::ORCHESTRATOR_CONFIG, &callees[..1]),
+            (document_pipeline::ORCHESTRATOR_WITH_SUMMARIZER_CONFIG, &callees),
         ] {
-            let adapted = adapt(yaml, dir, socket, "p.rego", audit, worker).unwrap();
-            convoke::serve::Config::parse(&adapted, "adapted").unwrap();
+            let adapted = adapt(yaml, dir, socket, "p.rego", audit, callees).unwrap();
+            let config = convoke::serve::Config::parse(&adapted, "adapted").unwrap();
             assert!(adapted.contains("\"/d/s\"") && adapted.contains("\"p.rego\""));
-            assert_eq!(adapted.contains("localhost:4711"), worker.is_some());
+            assert_eq!(config.agent_registry.len(), callees.len());
+            for (name, port) in callees {
+                let address = format!("https://localhost:{port}");
+                assert_eq!(config.agent_registry[*name].address, address);
+            }
         }
     }
 
@@ -497,6 +535,10 @@ mod tests {
     fn a_configuration_of_another_shape_is_not_half_adapted() {
         let (dir, socket, audit) = (Path::new("/d"), Path::new("/d/s"), Path::new("/d/a"));
         let yaml = document_pipeline::WORKER_CONFIG.replace("spire_socket", "socket");
-        assert!(adapt(&yaml, dir, socket, "p.rego", audit, None).is_err());
+        assert!(adapt(&yaml, dir, socket, "p.rego", audit, &[]).is_err());
+        // An agent that is not started must not be called where the tutorial has it.
+        let yaml = document_pipeline::ORCHESTRATOR_WITH_SUMMARIZER_CONFIG;
+        let callees = [("document_worker", 4711), ("document_worker", 4712)];
+        assert!(adapt(yaml, dir, socket, "p.rego", audit, &callees).is_err());
     }
 }

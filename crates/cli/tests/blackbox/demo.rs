@@ -52,7 +52,10 @@ fn the_demo_prints_results_and_leaves_nothing_running() {
     assert_eq!(done.code, Some(0), "{done:?}");
     check_words(&done.stderr);
     let results = documents(&done.stdout);
-    assert_eq!(results.len(), 2, "{}", done.stdout);
+    assert_eq!(results.len(), 3, "{}", done.stdout);
+    let summary = &results[2]["results"]["summary"];
+    assert_eq!(summary["summarized_by"], "Summarizer Agent");
+    assert_eq!((&summary["sentence_count"], &summary["sentences_in_text"]), (&2.into(), &4.into()));
     assert_eq!(results[0]["results"]["analysis"], analysis());
     assert_eq!(results[0]["results"]["word_count"]["text_length"], 81);
     assert_eq!(results[1], batched());
@@ -64,9 +67,11 @@ fn the_demo_prints_results_and_leaves_nothing_running() {
         .lines()
         .find_map(|line| line.strip_prefix("Logs, audit and configurations are in "));
     let directory = Path::new(named.expect("a directory"));
-    for file in ["worker.log", "orchestrator.log", "worker.audit.jsonl", "orchestrator.audit.jsonl"]
-    {
-        let text = std::fs::read_to_string(directory.join(file)).unwrap();
+    let names = ["worker", "summarizer", "orchestrator"];
+    let files =
+        names.iter().flat_map(|name| [format!("{name}.log"), format!("{name}.audit.jsonl")]);
+    for file in files {
+        let text = std::fs::read_to_string(directory.join(&file)).unwrap();
         assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{file}");
         // Who was turned away at the door asked nothing, so there was nothing to decide.
         assert!(!file.contains("audit") || !text.contains("stranger.example"), "{file}");
@@ -81,14 +86,14 @@ fn the_demo_analyses_the_users_own_text() {
     assert_eq!(done.code, Some(0), "{done:?}");
     check_words(&done.stderr);
     let results = documents(&done.stdout);
-    assert_eq!(results.len(), 3, "{}", done.stdout);
-    let analysis = &results[2]["results"]["analysis"];
+    assert_eq!(results.len(), 4, "{}", done.stdout);
+    let analysis = &results[3]["results"]["analysis"];
     assert_eq!((&analysis["word_count"], &analysis["sentence_count"]), (&7.into(), &2.into()));
     assert_eq!(analysis["sentiment"], "neutral");
 
     world.write("own.txt", "I love it.");
     let done = world.run(&["demo", "--text", "own.txt"]);
-    assert_eq!(documents(&done.stdout)[2]["results"]["sentiment"]["sentiment"], "positive");
+    assert_eq!(documents(&done.stdout)[3]["results"]["sentiment"]["sentiment"], "positive");
 
     let (error, _) = world.run(&["demo", "--text", "no-such-file"]).failure(2);
     assert!(error.contains("no-such-file"), "{error}");
