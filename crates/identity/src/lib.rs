@@ -8,6 +8,7 @@
 mod enrolment;
 pub mod issuer;
 pub mod jwt;
+mod look;
 mod material;
 mod process;
 mod profile;

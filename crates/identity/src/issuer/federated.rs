@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -13,15 +17,20 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::MissedTickBehavior;
 
-use super::error::IssuerError;
+use super::error::{self, IssuerError};
 use crate::jwt::JwtBundle;
+use crate::look::Look;
 
 /// Largest bundle file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 
 /// Most other trust domains.
 const DOMAINS_MAX: usize = 256;
+
+/// How often the files are looked at. Looking is a `stat` of each.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The bundle of another trust domain.
 #[derive(Debug)]
@@ -34,42 +43,157 @@ pub(super) struct Federated {
     pub(super) jwt: JwtBundle,
 }
 
-/// Reads the bundles.
-pub(super) fn read(
-    files: &[(TrustDomain, PathBuf)],
-    own: &TrustDomain,
-) -> Result<BTreeMap<TrustDomain, Federated>, IssuerError> {
-    let mut bundles = BTreeMap::new();
-    for (trust_domain, path) in files {
-        let bad = |reason: String| IssuerError::Federated {
-            path: path.clone(),
-            trust_domain: trust_domain.to_string(),
-            reason,
-        };
-        if trust_domain == own {
-            return Err(bad("that is the issuer's own domain".to_owned()));
-        }
-        let text = read_file(path)?;
-        if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(bad(format!("it has more than {FILE_BYTES_MAX} bytes")));
-        }
-        let bundle = parse(&text).map_err(bad)?;
-        if bundles.insert(trust_domain.clone(), bundle).is_some() {
-            return Err(bad("the domain is named twice".to_owned()));
-        }
-        if bundles.len() > DOMAINS_MAX {
-            return Err(bad(format!("more than {DOMAINS_MAX} domains")));
-        }
+impl PartialEq for Federated {
+    fn eq(&self, other: &Self) -> bool {
+        // The third is made of the second.
+        self.x509 == other.x509 && self.jwks == other.jwks
     }
-    Ok(bundles)
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, IssuerError> {
+/// The bundles at one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// Counts the changes.
+    revision: u64,
+    pub(super) bundles: BTreeMap<TrustDomain, Arc<Federated>>,
+}
+
+/// Of one issuer, those of the same revision are the same.
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.revision == other.revision
+    }
+}
+
+/// The bundles of other trust domains, as their files have them.
+#[derive(Debug)]
+pub(super) struct Federation {
+    files: Vec<(TrustDomain, PathBuf)>,
+    current: ArcSwap<Snapshot>,
+}
+
+impl Federation {
+    /// Reads the bundles; all of them have to be good.
+    pub(super) fn open(
+        files: Vec<(TrustDomain, PathBuf)>,
+        own: &TrustDomain,
+    ) -> Result<Self, IssuerError> {
+        let mut bundles = BTreeMap::new();
+        for (trust_domain, path) in &files {
+            let bad = |reason: &str| refused(trust_domain, path, reason.to_owned());
+            if trust_domain == own {
+                return Err(bad("that is the issuer's own domain"));
+            }
+            if bundles.insert(trust_domain.clone(), Arc::new(read(trust_domain, path)?)).is_some() {
+                return Err(bad("the domain is named twice"));
+            }
+            if bundles.len() > DOMAINS_MAX {
+                return Err(bad(&format!("more than {DOMAINS_MAX} domains")));
+            }
+        }
+        let current = ArcSwap::from_pointee(Snapshot { revision: 0, bundles });
+        Ok(Self { files, current })
+    }
+
+    /// The bundles as they are now.
+    pub(super) fn current(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    fn look(&self) -> Look {
+        Look::at(self.files.iter().map(|(_, path)| path.as_path()))
+    }
+
+    /// Reads the files again. A domain whose file cannot be used keeps the bundle that it has, so
+    /// that half of a change, or a file that goes away, takes no trust and gives none.
+    ///
+    /// Whether a bundle is another one now, and what is wrong with which domains' files.
+    fn read_again(&self) -> (bool, Vec<IssuerError>) {
+        let held = self.current();
+        let (mut bundles, mut wrong) = (held.bundles.clone(), Vec::new());
+        for (trust_domain, path) in &self.files {
+            match read(trust_domain, path) {
+                Ok(bundle) if bundles.get(trust_domain).is_some_and(|held| **held == bundle) => {}
+                Ok(bundle) => {
+                    tracing::info!(%trust_domain, path = %path.display(), "federated bundle was read again");
+                    bundles.insert(trust_domain.clone(), Arc::new(bundle));
+                }
+                Err(error) => wrong.push(error),
+            }
+        }
+        let is_same = bundles.iter().all(|(domain, bundle)| {
+            held.bundles.get(domain).is_some_and(|held| Arc::ptr_eq(held, bundle))
+        });
+        if !is_same {
+            self.current.store(Arc::new(Snapshot { revision: held.revision + 1, bundles }));
+        }
+        (!is_same, wrong)
+    }
+}
+
+/// Reads the files of `federation` whenever they have changed, and says so by `tell`. It never ends.
+pub(super) async fn watch(federation: &Arc<Federation>, tell: impl Fn()) {
+    if federation.files.is_empty() {
+        return std::future::pending().await;
+    }
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen: Option<Look> = None;
+    let mut trouble = Vec::new();
+    loop {
+        tick.tick().await;
+        let (theirs, before, failing) = (Arc::clone(federation), seen.clone(), !trouble.is_empty());
+        // The files may lie on a network.
+        let looked = tokio::task::spawn_blocking(move || {
+            let look = theirs.look();
+            let is_due =
+                failing || Some(&look) != before.as_ref() || !look.is_settled(SystemTime::now());
+            (is_due.then(|| theirs.read_again()), look)
+        });
+        let Ok((Some((has_changed, wrong)), look)) = looked.await else { continue };
+        seen = Some(look);
+        if has_changed {
+            tell();
+        }
+        let wrong: Vec<String> = wrong.iter().map(|error| error::chain(error)).collect();
+        if trouble != wrong {
+            for error in &wrong {
+                tracing::warn!(
+                    error,
+                    "federated bundle cannot be used; the one that is held stays"
+                );
+            }
+            if wrong.is_empty() {
+                tracing::info!("federated bundles can be used again");
+            }
+            trouble = wrong;
+        }
+    }
+}
+
+fn refused(trust_domain: &TrustDomain, path: &Path, reason: String) -> IssuerError {
+    IssuerError::Federated { path: path.to_owned(), trust_domain: trust_domain.to_string(), reason }
+}
+
+fn read(trust_domain: &TrustDomain, path: &Path) -> Result<Federated, IssuerError> {
     let failed = |source| IssuerError::File { action: "read", path: path.to_owned(), source };
-    let mut text = Vec::new();
+    let bad = |reason| refused(trust_domain, path, reason);
+    // Opening a pipe would wait for its writer, so what it is has to be known before.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(bad("it is no file".to_owned()));
+    }
     let file = File::open(path).map_err(failed)?;
+    // Who can write it can make everybody of that domain.
+    let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+    if mode & 0o002 != 0 {
+        return Err(bad(format!("everybody may write it (mode {mode:04o}); `chmod o-w` it")));
+    }
+    let mut text = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(failed)?;
-    Ok(text)
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(bad(format!("it has more than {FILE_BYTES_MAX} bytes")));
+    }
+    parse(&text).map_err(bad)
 }
 
 fn parse(text: &[u8]) -> Result<Federated, String> {
@@ -123,6 +247,8 @@ fn parse_document(text: &[u8]) -> Result<(Vec<CertificateDer<'static>>, Vec<Valu
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::testing::Authority;
 
@@ -170,12 +296,61 @@ mod tests {
         std::fs::write(&path, pem(&Authority::new("one.org"))).unwrap();
         let own = TrustDomain::parse("example.org").unwrap();
         let one = (TrustDomain::parse("one.org").unwrap(), path.clone());
-        assert_eq!(read(std::slice::from_ref(&one), &own).unwrap().len(), 1);
+        let federation = Federation::open(vec![one.clone()], &own).unwrap();
+        assert_eq!(federation.current().bundles.len(), 1);
         for files in [vec![one.clone(), one.clone()], vec![(own.clone(), path)]] {
-            let error = read(&files, &own).unwrap_err();
+            let error = Federation::open(files, &own).unwrap_err();
             assert!(matches!(error, IssuerError::Federated { .. }), "{error}");
         }
         let missing = (one.0, dir.path().join("missing"));
-        assert!(matches!(read(&[missing], &own), Err(IssuerError::File { .. })));
+        let error = Federation::open(vec![missing], &own).unwrap_err();
+        assert!(matches!(error, IssuerError::File { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_anybody_may_write_and_what_is_no_file_is_no_bundle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bundle.pem");
+        let (own, one) =
+            (TrustDomain::parse("example.org").unwrap(), TrustDomain::parse("one.org").unwrap());
+        std::fs::write(&path, pem(&Authority::new("one.org"))).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o646)).unwrap();
+        let check = |path: &Path, expected: &str| {
+            let error = Federation::open(vec![(one.clone(), path.to_owned())], &own).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        check(&path, "everybody may write it (mode 0646)");
+        check(dir.path(), "it is no file");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_leaves_the_bundle_that_is_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (Authority::new("one.org"), Authority::new("one.org"));
+        let (path, other) = (dir.path().join("one.pem"), dir.path().join("two.pem"));
+        std::fs::write(&path, pem(&first)).unwrap();
+        std::fs::write(&other, pem(&Authority::new("two.org"))).unwrap();
+        let domain = |name: &str| TrustDomain::parse(name).unwrap();
+        let files = vec![(domain("one.org"), path.clone()), (domain("two.org"), other.clone())];
+        let federation = Federation::open(files, &domain("example.org")).unwrap();
+        let held = || {
+            let current = federation.current();
+            (current.revision, current.bundles[&domain("one.org")].x509.to_vec())
+        };
+        let check = |changed: bool, wrong: usize, expected: (u64, &Authority)| {
+            let (has_changed, errors) = federation.read_again();
+            assert_eq!((has_changed, errors.len()), (changed, wrong), "{errors:?}");
+            assert_eq!(held(), (expected.0, expected.1.certificate.to_vec()));
+        };
+        check(false, 0, (0, &first));
+        std::fs::write(&path, "half of").unwrap();
+        check(false, 1, (0, &first));
+        std::fs::remove_file(&path).unwrap();
+        // What is wrong with one domain is no matter of another.
+        std::fs::write(&other, pem(&Authority::new("two.org"))).unwrap();
+        check(true, 1, (1, &first));
+        std::fs::write(&path, pem(&second)).unwrap();
+        check(true, 0, (2, &second));
+        check(false, 0, (2, &second));
     }
 }

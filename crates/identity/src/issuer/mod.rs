@@ -23,7 +23,6 @@ mod repair;
 mod selector;
 mod socket;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -42,7 +41,7 @@ use authority::Authority;
 use data_dir::DataDir;
 use enrolments::Enrolments;
 use entries::{Entries, TtlLimits};
-use federated::Federated;
+use federated::Federation;
 use socket::{Gate, Socket};
 
 pub use admin_client::{AdminClient, AdminError, Refusal};
@@ -121,7 +120,7 @@ pub struct IssuerConfig {
     /// How long a JWT-SVID is valid.
     pub jwt_svid_ttl: Duration,
     /// Other trust domains whose peers the workloads shall be able to verify, with the file of each
-    /// one's bundle: certificates in PEM, or a SPIFFE bundle document. Read once, at the start.
+    /// one's bundle: certificates in PEM, or a SPIFFE bundle document. Read again when they change.
     pub federate: Vec<(TrustDomain, PathBuf)>,
 }
 
@@ -163,7 +162,7 @@ struct Shared {
     authority: Authority,
     enrolments: Enrolments,
     entries: Entries,
-    federated: BTreeMap<TrustDomain, Federated>,
+    federated: Arc<Federation>,
     /// Counts the watching calls of each user.
     watches: Arc<Gate>,
     /// Counts everything that can change what a workload receives.
@@ -231,14 +230,14 @@ impl Issuer {
     pub fn open(config: IssuerConfig) -> Result<Self, IssuerError> {
         let own_uid = own_uid().map_err(|source| IssuerError::OwnUser { source })?;
         authority::check_lives(&config)?;
-        let federated = federated::read(&config.federate, &config.trust_domain)?;
+        let federated = Federation::open(config.federate.clone(), &config.trust_domain)?;
         let dir = Arc::new(DataDir::open(config.data_dir.clone(), own_uid)?);
         let authority = Authority::open(&config, Arc::clone(&dir), SystemTime::now())?;
         let shared = Shared {
             authority,
             enrolments: Enrolments::default(),
             entries: Entries::open(dir, config.trust_domain)?,
-            federated,
+            federated: Arc::new(federated),
             watches: Gate::new(WATCHES_PER_USER_MAX),
             changes: watch::Sender::new(0),
             own_uid,
@@ -323,6 +322,7 @@ impl BoundIssuer {
             () = api => {}
             () = admin => {}
             () = tend(&self.shared) => {}
+            () = federated::watch(&self.shared.federated, || self.shared.tell_change()) => {}
             () = shutdown.cancelled() => {}
         }
         // First the sockets, so that nobody new comes while the last ones are seen off.

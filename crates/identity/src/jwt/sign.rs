@@ -31,6 +31,10 @@ pub(crate) struct Jwk<'a> {
     y: &'a str,
 }
 
+/// What a token says, and no more. A `jti` is permitted, but no validator has to look at it, so it
+/// would only seem to keep tokens from being used twice, and cost each who does look a memory of
+/// them. A short life and one audience bound that instead. Source: SPIFFE JWT-SVID §3 and §7.1
+/// (replay protection).
 #[derive(Serialize)]
 struct Claims<'a> {
     sub: &'a str,

@@ -1,7 +1,7 @@
 //! An identity that something else keeps in files: read at the start, and again when they change.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::workload_api::chain;
 use super::{Current, IdentityError};
+use crate::look::Look;
 use crate::material::Material;
 
 /// How often the files are looked at. Looking is a few `stat`s.
@@ -21,10 +22,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Largest of the files, in bytes: a bundle of as many roots as we take has about a tenth.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-
-/// How long after its last change a file is read again although it looks the same. File systems
-/// keep the time of a change in ticks, and two changes may fall into one.
-const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// An identity that something else keeps in files, as PEM.
 #[derive(Debug, Clone)]
@@ -67,41 +64,7 @@ impl FilesConfig {
 
     /// What the files look like from outside. A file that is not there is a look too.
     fn look(&self) -> Look {
-        Look(self.paths().map(|path| std::fs::metadata(path).ok().map(Stamp::of)).collect())
-    }
-}
-
-/// What the files look like from outside, in the order of [`FilesConfig::paths`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Look(Vec<Option<Stamp>>);
-
-impl Look {
-    /// Whether a change that this look does not show can no longer have happened before it.
-    fn is_settled(&self, now: SystemTime) -> bool {
-        self.0.iter().flatten().all(|stamp| {
-            now.duration_since(stamp.modified).is_ok_and(|since| since >= SETTLED_AFTER)
-        })
-    }
-}
-
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    bytes: u64,
-    modified: SystemTime,
-    /// Also tells of a change of mode or owner.
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(file: Metadata) -> Self {
-        Self {
-            inode: file.ino(),
-            bytes: file.len(),
-            modified: file.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-            changed: (file.ctime(), file.ctime_nsec()),
-        }
+        Look::at(self.paths())
     }
 }
 

@@ -4,15 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use crate::rust::{pem, root_of_another};
 use crate::world::{CALLER, WORKER, World, our_uid};
 
 /// What a program of another language does with the Workload API, all of it.
 const CLIENT: &str = r#"
-import os, sys
+import sys, time
 from spiffe import JwtSource, SpiffeId, TrustDomain, WorkloadApiClient, X509Source
 
-worker, caller = sys.argv[1:]
-domain = TrustDomain("example.org")
+worker, caller, file, root = sys.argv[1:]
+domain, other = TrustDomain("example.org"), TrustDomain("other.org")
 with WorkloadApiClient() as client:
     ids = sorted(str(svid.spiffe_id) for svid in client.fetch_x509_svids())
     assert ids == [caller, worker], ids
@@ -34,6 +35,14 @@ with WorkloadApiClient() as client:
 
 with X509Source() as source:
     assert str(source.svid.spiffe_id) == worker
+    held = lambda: source.get_bundle_for_trust_domain(other).x509_authorities
+    assert len(held()) == 1
+    with open(file, "a") as federated:
+        federated.write(root)
+    deadline = time.monotonic() + 30
+    while len(held()) != 2:
+        assert time.monotonic() < deadline, "the bundle that changed was not pushed"
+        time.sleep(0.05)
 with JwtSource() as source:
     assert str(source.fetch_svid(audience={"them"}).spiffe_id) == worker
 print("done")
@@ -55,11 +64,17 @@ async fn python_s_spiffe_has_everything() {
         );
         return;
     };
-    let world = World::start().await;
+    let (first, second) = (root_of_another().await, root_of_another().await);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bundle.pem");
+    std::fs::write(&file, pem(&first)).unwrap();
+    let federated = (convoke_model::TrustDomain::parse("other.org").unwrap(), file.clone());
+    let world = World::with(|config| config.federate = vec![federated]).await;
     world.entry(WORKER, &[our_uid()]).await;
     world.entry(CALLER, &[our_uid()]).await;
     let ran = tokio::process::Command::new(python)
         .args(["-c", CLIENT, WORKER, CALLER])
+        .args([file.as_os_str(), pem(&second).as_ref()])
         .env("SPIFFE_ENDPOINT_SOCKET", world.endpoint())
         .stdin(Stdio::null())
         .kill_on_drop(true)

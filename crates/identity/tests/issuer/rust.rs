@@ -1,5 +1,7 @@
 //! The `spiffe` crate, as its own users use it.
 
+use std::time::Duration;
+
 use convoke_identity::issuer::JWT_SVID_TTL_DEFAULT;
 use futures_util::StreamExt;
 use spiffe::{JwtSource, JwtSvid, TrustDomain, WorkloadApiError, X509Source};
@@ -84,13 +86,8 @@ async fn bundles_are_public_and_those_of_federated_domains_come_along() {
     let other_bundle = other.client().await.fetch_x509_bundles().await.unwrap();
     let example = TrustDomain::new("example.org").unwrap();
     let root = other_bundle.get(&example).unwrap().authorities()[0].as_bytes().to_vec();
-    let pem = {
-        use base64::Engine;
-        let text = base64::engine::general_purpose::STANDARD.encode(&root);
-        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
-    };
     let file = other.dir.path().join("bundle.pem");
-    std::fs::write(&file, pem).unwrap();
+    std::fs::write(&file, pem(&root)).unwrap();
 
     let federated = convoke_model::TrustDomain::parse("other.org").unwrap();
     let world = World::with(|config| config.federate = vec![(federated, file)]).await;
@@ -108,4 +105,64 @@ async fn bundles_are_public_and_those_of_federated_domains_come_along() {
     assert!(trusted.contains(&"other.org".to_owned()), "{trusted:?}");
     world.stop().await;
     other.stop().await;
+}
+
+#[tokio::test]
+async fn a_bundle_that_changes_is_pushed_to_every_holder() {
+    let (first, second) = (root_of_another().await, root_of_another().await);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bundle.pem");
+    std::fs::write(&file, pem(&first)).unwrap();
+    let federated = convoke_model::TrustDomain::parse("other.org").unwrap();
+    let federate = vec![(federated, file.clone())];
+    let world = World::with(|config| config.federate = federate).await;
+    world.entry(WORKER, &[our_uid()]).await;
+    let (client, other) = (world.client().await, TrustDomain::new("other.org").unwrap());
+    let mut bundles = Box::pin(client.stream_x509_bundles().await.unwrap());
+    let mut contexts = Box::pin(client.stream_x509_contexts().await.unwrap());
+    let mut keys = Box::pin(client.stream_jwt_bundles().await.unwrap());
+    let foreign = X509Source::builder().endpoint(world.endpoint()).build().await.unwrap();
+    let own = world.source(WORKER).await.unwrap();
+    let (before, mut changes) = (own.current(), own.changes());
+    let held =
+        |set: &spiffe::X509BundleSet| set.get(&other).unwrap().authorities()[0].as_bytes().to_vec();
+    assert_eq!(held(&bundles.next().await.unwrap().unwrap()), first);
+    assert_eq!(held(contexts.next().await.unwrap().unwrap().bundle_set()), first);
+    assert!(keys.next().await.unwrap().is_ok());
+    let mut updates = foreign.updated();
+
+    // Half of a change is none.
+    std::fs::write(&file, "-----BEGIN").unwrap();
+    let whole = dir.path().join("whole.pem");
+    std::fs::write(&whole, pem(&second)).unwrap();
+    std::fs::rename(&whole, &file).unwrap();
+    let pushed = tokio::time::timeout(Duration::from_secs(30), bundles.next()).await;
+    let pushed = pushed.expect("a bundle that changes is pushed");
+    assert_eq!(held(&pushed.unwrap().unwrap()), second);
+    assert_eq!(held(contexts.next().await.unwrap().unwrap().bundle_set()), second);
+    assert!(keys.next().await.unwrap().is_ok());
+    while held(&foreign.bundle_set().unwrap()) != second {
+        updates.changed().await.unwrap();
+    }
+    changes.changed().await.unwrap();
+    assert!(!own.current().keeps_roots_of(&before));
+    foreign.shutdown().await;
+    world.stop().await;
+}
+
+/// The root of an issuer that has ended.
+pub(crate) async fn root_of_another() -> Vec<u8> {
+    let world = World::start().await;
+    let bundles = world.client().await.fetch_x509_bundles().await.unwrap();
+    let example = TrustDomain::new("example.org").unwrap();
+    let root = bundles.get(&example).unwrap().authorities()[0].as_bytes().to_vec();
+    world.stop().await;
+    root
+}
+
+pub(crate) fn pem(root: &[u8]) -> String {
+    use base64::Engine;
+
+    let text = base64::engine::general_purpose::STANDARD.encode(root);
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }

@@ -1,6 +1,7 @@
 //! JWT-SVIDs: made for an audience, validated, and the keys that they are checked with.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use tonic::{Request, Response, Status};
 
 use super::super::error;
+use super::super::federated::Snapshot;
 use super::super::messages::{
     JwtBundlesRequest, JwtBundlesResponse, JwtSvid, JwtSvidRequest, JwtSvidResponse,
     ValidateJwtSvidRequest, ValidateJwtSvidResponse,
@@ -29,21 +31,23 @@ pub(super) struct Validate(pub(super) Caller);
 impl Push for Bundles {
     type Request = JwtBundlesRequest;
     type Message = JwtBundlesResponse;
-    type Basis = Bytes;
+    type Basis = (Bytes, Arc<Snapshot>);
 
-    fn basis(self, caller: &Caller) -> Result<Bytes, Status> {
-        Ok(caller.shared.authority.jwks())
+    fn basis(self, caller: &Caller) -> Result<Self::Basis, Status> {
+        Ok((caller.shared.authority.jwks(), caller.shared.federated.current()))
     }
 
     fn message(
         self,
         caller: &Caller,
-        jwks: &Bytes,
+        (jwks, federated): &Self::Basis,
         _: SystemTime,
     ) -> Result<(JwtBundlesResponse, Option<SystemTime>), Status> {
-        let federated = caller.shared.federated.iter();
-        let mut bundles: HashMap<_, _> =
-            federated.map(|(domain, bundle)| (domain.uri(), bundle.jwks.to_vec())).collect();
+        let mut bundles: HashMap<_, _> = federated
+            .bundles
+            .iter()
+            .map(|(domain, bundle)| (domain.uri(), bundle.jwks.to_vec()))
+            .collect();
         bundles.insert(caller.shared.authority.trust_domain().uri(), jwks.to_vec());
         Ok((JwtBundlesResponse { bundles }, None))
     }
@@ -86,12 +90,12 @@ impl Validate {
             return Err(Status::invalid_argument("audience must be specified"));
         }
         let shared = &self.0.shared;
-        let own = shared.authority.jwt_bundle();
+        let (own, federated) = (shared.authority.jwt_bundle(), shared.federated.current());
         let validated = jwt::validate(&asked.svid, &asked.audience, SystemTime::now(), |domain| {
             if domain == shared.authority.trust_domain().as_str() {
                 return Some(&own);
             }
-            let mut federated = shared.federated.iter();
+            let mut federated = federated.bundles.iter();
             federated.find(|(name, _)| name.as_str() == domain).map(|(_, bundle)| &bundle.jwt)
         });
         // The caller is a process of this machine that was given a token: it may know why.

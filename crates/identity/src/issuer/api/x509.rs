@@ -1,11 +1,13 @@
 //! X.509-SVIDs and the bundles that they are checked with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use tonic::Status;
 
+use super::super::federated::Snapshot;
 use super::super::messages::{
     X509BundlesRequest, X509BundlesResponse, X509Svid, X509SvidRequest, X509SvidResponse,
 };
@@ -24,16 +26,17 @@ pub(super) struct Bundles;
 impl Push for Svids {
     type Request = X509SvidRequest;
     type Message = X509SvidResponse;
-    type Basis = (Vec<Identity>, Bytes);
+    type Basis = (Vec<Identity>, Bytes, Arc<Snapshot>);
 
     fn basis(self, caller: &Caller) -> Result<Self::Basis, Status> {
-        Ok((caller.identities()?, caller.shared.authority.bundle()))
+        let bundles = (caller.shared.authority.bundle(), caller.shared.federated.current());
+        Ok((caller.identities()?, bundles.0, bundles.1))
     }
 
     fn message(
         self,
         caller: &Caller,
-        (identities, bundle): &Self::Basis,
+        (identities, bundle, federated): &Self::Basis,
         now: SystemTime,
     ) -> Result<(X509SvidResponse, Option<SystemTime>), Status> {
         let authority = &caller.shared.authority;
@@ -56,7 +59,7 @@ impl Push for Svids {
             })
         });
         let svids = svids.collect::<Result<_, Status>>()?;
-        let federated_bundles = federated(caller);
+        let federated_bundles = der(federated);
         Ok((X509SvidResponse { svids, crl: Vec::new(), federated_bundles }, due))
     }
 }
@@ -64,26 +67,26 @@ impl Push for Svids {
 impl Push for Bundles {
     type Request = X509BundlesRequest;
     type Message = X509BundlesResponse;
-    type Basis = Bytes;
+    type Basis = (Bytes, Arc<Snapshot>);
 
-    fn basis(self, caller: &Caller) -> Result<Bytes, Status> {
-        Ok(caller.shared.authority.bundle())
+    fn basis(self, caller: &Caller) -> Result<Self::Basis, Status> {
+        Ok((caller.shared.authority.bundle(), caller.shared.federated.current()))
     }
 
     fn message(
         self,
         caller: &Caller,
-        bundle: &Bytes,
+        (bundle, federated): &Self::Basis,
         _: SystemTime,
     ) -> Result<(X509BundlesResponse, Option<SystemTime>), Status> {
-        let mut bundles = federated(caller);
+        let mut bundles = der(federated);
         bundles.insert(caller.shared.authority.trust_domain().uri(), bundle.to_vec());
         Ok((X509BundlesResponse { crl: Vec::new(), bundles }, None))
     }
 }
 
-/// The bundles of the other trust domains. They are read when the issuer starts and do not change.
-fn federated(caller: &Caller) -> HashMap<String, Vec<u8>> {
-    let federated: &BTreeMap<_, _> = &caller.shared.federated;
-    federated.iter().map(|(domain, bundle)| (domain.uri(), bundle.x509.to_vec())).collect()
+/// The bundles of the other trust domains.
+fn der(federated: &Snapshot) -> HashMap<String, Vec<u8>> {
+    let bundles = federated.bundles.iter();
+    bundles.map(|(domain, bundle)| (domain.uri(), bundle.x509.to_vec())).collect()
 }

@@ -7,6 +7,7 @@ use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
 
 use super::*;
+use crate::look::SETTLED_AFTER;
 use crate::material::MaterialError;
 use crate::source::IdentitySource;
 use crate::testing::{Authority, Leaf, pem, set_validity};
