@@ -1,5 +1,6 @@
-//! Identities are replaced every few seconds while calls go on: none may fail, and none may be
-//! answered on a certificate that has ended.
+//! Identities are replaced every few seconds while calls go on, and so are, less often, the
+//! authorities that sign them: no call may fail, and none may be answered on a certificate that has
+//! ended.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result};
 use convoke_client::Client;
 use convoke_model::SpiffeId;
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::Verdict;
 use super::ground::{AGENT, Ground};
@@ -23,6 +24,10 @@ const CALLERS: usize = 64;
 /// Calls of all callers together, each second. Source: R-30 of the reliability reference.
 const CALLS_PER_SECOND: u64 = 2000;
 
+/// How long a certificate of the authority is valid: the shortest that the life of the SVIDs allows.
+/// Its successor is made at half of that, so one ends every twelve seconds.
+const CA_TTL: &str = "24s";
+
 /// Callers that hold a connection for as long as the agent lets them, and know its certificates.
 const HOLDERS: usize = 16;
 
@@ -32,12 +37,13 @@ struct Counts {
     failed: AtomicU64,
     held: AtomicU64,
     expired: AtomicU64,
+    authorities_ended: AtomicU64,
     connections: AtomicU64,
     first_failure: std::sync::Mutex<Option<String>>,
 }
 
 pub(super) fn trial(binary: &Path, time: Duration) -> Result<Verdict> {
-    let ground = Ground::set(binary, &["--ttl", "6s", "--renew-after", "2s"])?;
+    let ground = Ground::set(binary, &["--ttl", "6s", "--renew-after", "2s", "--ca-ttl", CA_TTL])?;
     let agent = ground.agent("rotation", json!({}))?;
     let counts = Arc::new(Counts::default());
     let first = ground.source.current().revision();
@@ -48,6 +54,7 @@ pub(super) fn trial(binary: &Path, time: Duration) -> Result<Verdict> {
     let request = wire::send("echo", &json!({ "text": "held" }))?;
     ground.runtime.block_on(async {
         let mut all = tokio::task::JoinSet::new();
+        all.spawn(watch(Arc::clone(&ground.source), Arc::clone(&counts), until));
         for _ in 0..CALLERS {
             all.spawn(call(client.clone(), address.clone(), Arc::clone(&counts), until));
         }
@@ -67,6 +74,7 @@ pub(super) fn trial(binary: &Path, time: Duration) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     verdict.fact("seconds", time.as_secs());
     verdict.fact("rotations of the caller", rotations);
+    verdict.fact("authorities that ended", get(&counts.authorities_ended));
     verdict.fact("calls answered", get(&counts.answered));
     verdict.fact("calls failed", get(&counts.failed));
     verdict.fact("answers on held connections", get(&counts.held));
@@ -77,9 +85,31 @@ pub(super) fn trial(binary: &Path, time: Duration) -> Result<Verdict> {
     verdict.rule(get(&counts.expired) == 0, || "a certificate was used after its end".to_owned());
     let least = time.as_secs() / 4;
     verdict.rule(rotations >= least, || format!("fewer than {least} rotations"));
+    // The first ends after its whole life, and a trial of a minute sees two at least.
+    let least = time.as_secs().saturating_sub(12) / 24;
+    let ended = get(&counts.authorities_ended);
+    verdict.rule(ended >= least, || format!("fewer than {least} authorities ended"));
     let least = CALLS_PER_SECOND * time.as_secs() / 2;
     verdict.rule(get(&counts.answered) >= least, || format!("fewer than {least} calls"));
     Ok(verdict)
+}
+
+/// Counts the authorities that go from the roots while calls go on.
+async fn watch(
+    source: Arc<convoke_identity::IdentitySource>,
+    counts: Arc<Counts>,
+    until: Instant,
+) -> Result<()> {
+    let (mut changes, mut before) = (source.changes(), source.current());
+    while let Ok(changed) = timeout_at(until, changes.changed()).await {
+        changed.context("the source has ended")?;
+        let now = source.current();
+        if !now.keeps_roots_of(&before) {
+            counts.authorities_ended.fetch_add(1, Ordering::Relaxed);
+        }
+        before = now;
+    }
+    Ok(())
 }
 
 async fn call(client: Client, address: String, counts: Arc<Counts>, until: Instant) -> Result<()> {
