@@ -45,9 +45,11 @@ pub struct OutboundCall {
     pub timeout: Duration,
     /// How this agent is called, as the configuration and the code of the handler have it.
     pub settings: CallSettings,
-    /// The request that the call is made for, so that logs on both sides can be laid together.
+    /// The request that the call is made for, for this side's logs. It is not sent: A2A has no place
+    /// for it, and the trace lays the logs of both sides together.
     pub request_id: RequestId,
-    /// The conversation that the request belongs to.
+    /// The conversation that the request belongs to. It is not sent: an agent has to refuse a context
+    /// that it does not take, and what somebody has with us is no matter of those whom we call.
     pub context_id: Option<ContextId>,
     /// The place in its trace of the request that the call is made for.
     pub trace: Option<TraceContext>,
