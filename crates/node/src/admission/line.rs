@@ -29,6 +29,11 @@ pub(crate) struct Line {
     length_max: Duration,
 }
 
+/// How much longer than usual a handler is taken to be at most: so many times, and so many
+/// microseconds more. Its time is that of the clock, which also goes on while the system has given
+/// the processor to another program, and one such turn says nothing of the handlers behind it.
+const LONGER: (u32, u32) = (4, 1_000);
+
 /// A handler's place in the line, given back when it is dropped.
 #[derive(Debug)]
 struct Standing<'a>(&'a Line);
@@ -75,6 +80,7 @@ impl Line {
     fn learn(&self, took: Duration) {
         let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         let usual = self.usual_us.load(Ordering::Relaxed);
+        let took = took.min(usual.saturating_mul(LONGER.0).saturating_add(LONGER.1));
         // An eighth of the way towards the last one; two at once may count as one.
         let next = usual - usual / 8 + took / 8;
         if next != usual {
@@ -163,6 +169,21 @@ mod tests {
         }
         assert!(line.usual_us.load(Ordering::Relaxed) < 10);
         line.learn(Duration::MAX);
+    }
+
+    /// On a machine that has much else to do, a handler now and then loses its processor for as long
+    /// as a request may wait.
+    #[test]
+    fn one_turn_of_another_program_makes_no_line() {
+        let line = line(200, 8);
+        line.learn(Duration::from_secs(1));
+        assert!(!line.is_long());
+        // Handlers that do take long are believed soon.
+        let believed = (1..).take_while(|_| {
+            line.learn(Duration::from_millis(20));
+            !line.is_long()
+        });
+        assert!(believed.count() < 20);
     }
 
     #[tokio::test]
