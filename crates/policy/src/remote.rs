@@ -10,6 +10,7 @@ use convoke_model::{Decision, OperationKind, Reason, Revision};
 use regorus::Value;
 
 use crate::said::tidy;
+use crate::unique::{NotUnique, check_keys};
 
 /// The status of OPA's answers that hold a decision, an undefined one included.
 ///
@@ -70,7 +71,8 @@ impl RemoteVerdict {
     ///
     /// `{"result": true}` allows, and so does `{"result": {"allow": true}}`, which may name a
     /// `reason` and, as `policy_id`, the rule that decided. Everything else is a refusal: another
-    /// status, no `result` (the server's word for undefined), a result of another type.
+    /// status, no `result` (the server's word for undefined), a result of another type, an object
+    /// anywhere in it that names a key twice.
     #[must_use]
     pub fn read(policy: &RemotePolicy, operation: OperationKind, status: u16, body: &[u8]) -> Self {
         let (reason, rule) = read(status, body);
@@ -131,7 +133,15 @@ fn read(status: u16, body: &[u8]) -> (Reason, Option<String>) {
     if status != OK {
         return (Reason::Unreachable(format!("the policy server answered {status}")), None);
     }
-    let parsed = std::str::from_utf8(body).ok().and_then(|text| Value::from_json_str(text).ok());
+    let checked = std::str::from_utf8(body).map_err(|_| NotUnique::NotJson);
+    let parsed = match checked.and_then(|text| check_keys(text).map(|()| text)) {
+        Ok(text) => Value::from_json_str(text).ok(),
+        Err(NotUnique::NotJson) => None,
+        Err(NotUnique::Twice) => {
+            let why = "the policy server's answer names a key twice".to_owned();
+            return (Reason::Unreachable(why), None);
+        }
+    };
     let Some(Value::Object(answer)) = parsed else {
         return (Reason::Unreachable("the policy server's answer is no JSON object".into()), None);
     };
@@ -224,6 +234,21 @@ mod tests {
         }
         let deep = format!("{{\"result\": {}", "[".repeat(100_000));
         check(200, &deep, "unreachable", detail, RULE);
+    }
+
+    #[test]
+    fn an_answer_that_says_two_things_refuses() {
+        for body in [
+            r#"{"result": false, "result": true}"#,
+            r#"{"result": true, "result": true}"#,
+            r#"{"result": false, "resul\u0074": true}"#,
+            r#"{"result": {"allow": false, "allow": true}}"#,
+            r#"{"result": {"allow": true, "why": [{"x": 1, "x": 2}]}}"#,
+            r#"{"result": true, "metrics": {"t": 1, "t": 2}}"#,
+        ] {
+            let detail = Some("the policy server's answer names a key twice");
+            check(200, body, "unreachable", detail, "data.agentweave.authz");
+        }
     }
 
     #[test]
