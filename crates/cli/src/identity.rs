@@ -18,8 +18,9 @@ use crate::{call, signals};
 
 pub(crate) async fn serve(options: IdentityServe) -> Result<(), Failure> {
     let format = if std::io::stderr().is_terminal() { Format::Pretty } else { Format::Json };
-    let _guard = log_to_stderr(format, tracing::Level::INFO)
+    let guard = log_to_stderr(format, tracing::Level::INFO)
         .map_err(|error| Failure::new(Code::Failure, error))?;
+    guard.log_panics();
     let data_dir = match options.data_dir {
         Some(dir) => dir,
         None => data_dir(options.trust_domain.as_str())?,

@@ -37,7 +37,7 @@ pub(crate) async fn run(options: Serve, paint: Paint) -> Result<(), Failure> {
     let (shutdown, cut) = (ending.drain().clone(), ending.cut().clone());
     let reload =
         convoke::serve::on_hangup(&shutdown).map_err(|error| Failure::new(Code::Failure, error))?;
-    let serve = ServeOptions { dev: options.dev, shutdown, cut, reload };
+    let serve = ServeOptions { dev: options.dev, shutdown, cut, reload, log_panics: true };
     convoke::serve::run(&options.config, host, serve).await.map_err(|error| {
         let error = error.ended_by(ending.cut_by());
         let code = match (&error, error.exit_code()) {

@@ -31,6 +31,9 @@ pub struct ServeOptions {
     pub cut: CancellationToken,
     /// Notified when the files of the policy are to be looked at now, as on SIGHUP.
     pub reload: Arc<Notify>,
+    /// Makes every panic of the process a line of the log, as [`LogGuard::log_panics`] does. It
+    /// takes the place of the panic hook, so it is for programs that do nothing but serve.
+    pub log_panics: bool,
 }
 
 /// Serves an agent with the configuration that the command line names, until SIGINT or SIGTERM:
@@ -103,7 +106,7 @@ fn serve<A: Agent>(agent: A, config: &Path, dev: Option<SocketAddr>) -> Result<(
     let served = runtime.block_on(async {
         let (shutdown, cut) = (ending.drain().clone(), ending.cut().clone());
         let reload = on_hangup(&shutdown).map_err(ServeError::Runtime)?;
-        run(config, host, ServeOptions { dev, shutdown, cut, reload }).await
+        run(config, host, ServeOptions { dev, shutdown, cut, reload, log_panics: true }).await
     });
     if matches!(served, Err(ServeError::Cut { .. })) {
         // What still runs there is what was cut.
@@ -122,11 +125,14 @@ fn serve<A: Agent>(agent: A, config: &Path, dev: Option<SocketAddr>) -> Result<(
 /// configuration, the policy and the identity are good, and the agent's `on_start` has run.
 pub async fn run(config: &Path, host: Host, options: ServeOptions) -> Result<(), ServeError> {
     let (config, warnings) = load(config)?;
-    let (_guard, exporter) = log(&config)?;
+    let (guard, exporter) = log(&config)?;
+    if options.log_panics {
+        guard.log_panics();
+    }
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let ServeOptions { dev, shutdown, cut, reload } = options;
+    let ServeOptions { dev, shutdown, cut, reload, .. } = options;
     let node_options = NodeOptions { dev, reload, cut: cut.clone(), ..NodeOptions::default() };
     // What the agent does before it serves may take long, and may be given up.
     let started = tokio::select! {

@@ -323,7 +323,7 @@ impl Agent {
     /// Asserts that nothing panicked in it.
     pub(crate) fn assert_unbroken(&self) {
         let lines = self.lines();
-        assert!(!lines.iter().any(|line| line.contains("panicked")), "{lines:#?}");
+        assert!(!lines.iter().any(|line| line.to_lowercase().contains("panicked")), "{lines:#?}");
     }
 
     /// Asserts that nothing went wrong in it that its operator would have to look at.

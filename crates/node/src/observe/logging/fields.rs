@@ -150,14 +150,36 @@ pub(super) struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
+    /// Records a text.
+    pub(super) fn text(&mut self, name: &'static str, value: &str) {
+        if !self.is_hidden(name) {
+            let shown = &value[..value.floor_char_boundary(VALUE_BYTES_MAX)];
+            self.shown(name, shown, Length { bytes: value.len(), is_known: true }, false);
+        }
+    }
+
+    /// Records a value as it shows itself.
+    pub(super) fn debug(&mut self, name: &'static str, value: &dyn Debug) {
+        if self.is_hidden(name) {
+            return;
+        }
+        let mut raw = std::mem::take(self.raw);
+        raw.clear();
+        let mut capped = Capped { out: &mut raw, length: Length::default() };
+        let is_json = json_field::format(&mut capped, value);
+        let length = capped.length;
+        self.shown(name, &raw, length, is_json);
+        *self.raw = raw;
+    }
+
     /// Writes `text`, the beginning of a value that has `length` bytes in all.
-    fn shown(&mut self, field: &Field, text: &str, length: Length, is_json: bool) {
+    fn shown(&mut self, name: &'static str, text: &str, length: Length, is_json: bool) {
         self.clean.clear();
         let text = match self.redactor.redact(text, is_json, self.clean) {
             true => &**self.clean,
             false => text,
         };
-        if field.name() == "message"
+        if name == "message"
             && let Some(message) = &mut self.message
         {
             match self.style.format {
@@ -168,7 +190,7 @@ impl Recorder<'_> {
             return;
         }
         let style = self.style;
-        self.fields.push(style, field.name(), |out| match style.format {
+        self.fields.push(style, name, |out| match style.format {
             Format::Json if is_json => escape::push_json_text(out, text),
             Format::Pretty if is_json || (is_word(text) && !length.is_cut()) => {
                 escape::push_plain(out, text);
@@ -193,10 +215,10 @@ impl Recorder<'_> {
     }
 
     /// Writes that the field is secret, if it is.
-    fn is_hidden(&mut self, field: &Field) -> bool {
-        let is_secret = self.secret_names.is_secret(self.redactor, field.name());
+    fn is_hidden(&mut self, name: &'static str) -> bool {
+        let is_secret = self.secret_names.is_secret(self.redactor, name);
         if is_secret {
-            self.fields.push(self.style, field.name(), |out| {
+            self.fields.push(self.style, name, |out| {
                 out.push('"');
                 out.push_str(REDACTED);
                 out.push('"');
@@ -208,23 +230,11 @@ impl Recorder<'_> {
 
 impl Visit for Recorder<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if self.is_hidden(field) {
-            return;
-        }
-        let mut raw = std::mem::take(self.raw);
-        raw.clear();
-        let mut capped = Capped { out: &mut raw, length: Length::default() };
-        let is_json = json_field::format(&mut capped, value);
-        let length = capped.length;
-        self.shown(field, &raw, length, is_json);
-        *self.raw = raw;
+        self.debug(field.name(), value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if !self.is_hidden(field) {
-            let shown = &value[..value.floor_char_boundary(VALUE_BYTES_MAX)];
-            self.shown(field, shown, Length { bytes: value.len(), is_known: true }, false);
-        }
+        self.text(field.name(), value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
@@ -232,32 +242,32 @@ impl Visit for Recorder<'_> {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        if !self.is_hidden(field) {
+        if !self.is_hidden(field.name()) {
             self.number(field, value);
         }
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if !self.is_hidden(field) {
+        if !self.is_hidden(field.name()) {
             self.number(field, value);
         }
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
-        if !self.is_hidden(field) {
+        if !self.is_hidden(field.name()) {
             self.number(field, value);
         }
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
-        if !self.is_hidden(field) {
+        if !self.is_hidden(field.name()) {
             self.number(field, value);
         }
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         match serde_json::Number::from_f64(value) {
-            _ if self.is_hidden(field) => {}
+            _ if self.is_hidden(field.name()) => {}
             Some(number) => self.number(field, number),
             // JSON has no spelling for infinity.
             None => self.record_debug(field, &value),

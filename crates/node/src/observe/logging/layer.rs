@@ -1,6 +1,6 @@
 //! The layer between tracing and the lines.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::SystemTime;
 
 use tracing::span::{Attributes, Id, Record};
@@ -19,6 +19,36 @@ use super::sink::Sink;
 thread_local! {
     /// Buffers that events of this thread use again and again.
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    /// How many calls of the layer this thread is in: a value's `Debug` may log.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// How many events of this thread became lines, counted round.
+    static LINES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Whether this thread is inside of a log.
+pub(super) fn is_at_work() -> bool {
+    DEPTH.get() > 0
+}
+
+/// How many events of this thread became lines so far; after the largest number comes zero.
+pub(super) fn lines_of_this_thread() -> u64 {
+    LINES.get()
+}
+
+/// Says that this thread is inside of a log, until it is dropped.
+struct AtWork;
+
+impl AtWork {
+    fn begin() -> Self {
+        DEPTH.set(DEPTH.get() + 1);
+        Self
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
 }
 
 #[derive(Default)]
@@ -46,6 +76,7 @@ struct SpanFields(Fields);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let _at_work = AtWork::begin();
         let Some(span) = context.span(id) else { return };
         let mut fields = Fields::default();
         self.with_scratch(|scratch| {
@@ -63,6 +94,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let _at_work = AtWork::begin();
         let Some(span) = context.span(id) else { return };
         // Rendered before the span is locked: a value's `Debug` may log in this very span.
         let mut added = Fields::default();
@@ -77,7 +109,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let _at_work = AtWork::begin();
         self.with_scratch(|scratch| self.write(event, &context, scratch));
+        LINES.set(LINES.get().wrapping_add(1));
     }
 }
 

@@ -12,6 +12,7 @@ mod filter;
 mod json_field;
 mod layer;
 mod line;
+mod panics;
 mod redact;
 mod sampling;
 mod sink;
@@ -118,7 +119,8 @@ pub fn subscriber<W: Write + Send + 'static>(
 > {
     let targets = filter::targets(options.level, options.filter.as_deref())?;
     let style = line::Style { format: options.format, colour: options.colour };
-    let (sink, guard) = sink::start(writer, style).map_err(LogError::Thread)?;
+    let (sink, mut guard) = sink::start(writer, style).map_err(LogError::Thread)?;
+    guard.redact.clone_from(&options.redact);
     let lines = layer::Lines {
         style,
         sink,

@@ -1,7 +1,7 @@
 //! Gets lines to a writer without ever waiting for it.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(10);
 /// How long a dropped guard waits for the last lines.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How often, and at what distance, a thread that must not wait for the lock tries to have it.
+const LOCK_TRIES: u32 = 20;
+const LOCK_TRIED_EVERY: Duration = Duration::from_millis(1);
+
 /// Where lines are left. Cloning gives another handle to the same writer.
 #[derive(Clone)]
 pub(super) struct Sink(Arc<Shared>);
@@ -33,7 +37,12 @@ pub(super) struct Sink(Arc<Shared>);
 /// Holds the log's writer thread; dropping it waits up to a second for the last lines, and what is
 /// logged after it is lost.
 #[must_use = "lines that are still waiting are lost when the guard is dropped too early"]
-pub struct LogGuard(Sink);
+pub struct LogGuard {
+    pub(super) sink: Sink,
+    pub(super) style: Style,
+    /// Names of fields, beside those that are always, whose values are not written.
+    pub(super) redact: Vec<String>,
+}
 
 /// Why lines may be missing.
 #[derive(Debug, thiserror::Error)]
@@ -86,13 +95,44 @@ pub(super) fn start(
         .name("convoke-log".to_owned())
         .stack_size(128 * 1024)
         .spawn(move || shared.write_until_closed(writer, style))?;
-    Ok((sink.clone(), LogGuard(sink)))
+    Ok((sink.clone(), LogGuard { sink, style, redact: Vec::new() }))
 }
 
 impl Sink {
     /// Leaves a line for the writer. Copies it under a lock that is never held during I/O.
     pub(super) fn write_line(&self, line: &[u8], urgent: bool) {
-        let mut state = self.0.lock();
+        self.0.leave(self.0.lock(), line, urgent);
+    }
+
+    /// Leaves a line for the writer that should not wait for others, unless the log is closed or
+    /// this very thread may hold its lock.
+    pub(super) fn try_write_line(&self, line: &[u8]) -> bool {
+        match self.0.lock_soon() {
+            Some(state) if !state.closed => {
+                self.0.leave(state, line, true);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether lines are still taken. A lock that cannot be had is that of a log in trouble.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.lock_soon().is_some_and(|state| !state.closed)
+    }
+
+    /// Waits until all lines so far are written, but no longer than `timeout`.
+    pub(super) fn wait_until_written(&self, timeout: Duration) {
+        if let Some(state) = self.0.lock_soon() {
+            let busy = |state: &mut State| !state.closed && !state.is_idle();
+            // Whether it was in time makes no difference to somebody who goes on anyway.
+            drop(self.0.idle.wait_timeout_while(state, timeout, busy));
+        }
+    }
+}
+
+impl Shared {
+    fn leave(&self, mut state: MutexGuard<'_, State>, line: &[u8], urgent: bool) {
         if state.closed || line.is_empty() {
             return;
         }
@@ -107,7 +147,7 @@ impl Sink {
         state.urgent |= hurry;
         drop(state);
         if wake {
-            self.0.work.notify_one();
+            self.work.notify_one();
         }
     }
 }
@@ -120,15 +160,15 @@ impl LogGuard {
     /// [`FlushError`], also for a write that failed earlier.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
         let until = Instant::now() + timeout;
-        let mut state = self.0.0.lock();
+        let mut state = self.sink.0.lock();
         state.urgent = true;
-        self.0.0.work.notify_one();
+        self.sink.0.work.notify_one();
         while !state.is_idle() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(FlushError::TimedOut { after: timeout });
             }
-            let waited = self.0.0.idle.wait_timeout(state, left);
+            let waited = self.sink.0.idle.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         match state.failed.take() {
@@ -142,8 +182,8 @@ impl Drop for LogGuard {
     fn drop(&mut self) {
         // Nobody is left to tell: the log itself is what failed.
         let _ = self.flush(LAST_LINES_TIMEOUT);
-        self.0.0.lock().closed = true;
-        self.0.0.work.notify_one();
+        self.sink.0.lock().closed = true;
+        self.sink.0.work.notify_one();
     }
 }
 
@@ -157,6 +197,19 @@ impl Shared {
     /// The state; a panic while it was held left it whole, since every change of it is one step.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, unless it cannot be had soon. It is held for as long as copying a line takes, so
+    /// then it is held for good, by the thread that asks.
+    fn lock_soon(&self) -> Option<MutexGuard<'_, State>> {
+        for _ in 0..LOCK_TRIES {
+            match self.state.try_lock() {
+                Ok(state) => return Some(state),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => thread::sleep(LOCK_TRIED_EVERY),
+            }
+        }
+        None
     }
 
     fn write_until_closed(&self, mut writer: impl Write, style: Style) {
@@ -265,6 +318,18 @@ mod tests {
         assert_eq!(&written[..6], b"first\n");
         let note = String::from_utf8(written[6 + big.len()..].to_vec()).unwrap();
         assert!(note.contains(r#""message":"log lines dropped","count":2"#), "{note}");
+    }
+
+    #[test]
+    fn who_may_hold_the_lock_is_not_held_up_by_it() {
+        let (sink, guard) = start(io::sink(), STYLE).unwrap();
+        let held = sink.0.lock();
+        assert!(!sink.is_open() && !sink.try_write_line(b"a\n"));
+        sink.wait_until_written(LONG);
+        drop(held);
+        assert!(sink.is_open() && sink.try_write_line(b"a\n"));
+        drop(guard);
+        assert!(!sink.is_open() && !sink.try_write_line(b"a\n"));
     }
 
     #[test]
