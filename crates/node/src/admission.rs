@@ -32,7 +32,7 @@ pub(crate) use line::Line;
 pub(crate) use pressure::Pressure;
 
 /// The part of all places that one caller may have: the others are not to wait for it.
-const CALLERS_PART: usize = 4;
+pub(crate) const CALLERS_PART: usize = 4;
 
 /// The part of all places that there are again for what must not wait.
 const URGENT_PART: usize = 8;

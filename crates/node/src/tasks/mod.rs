@@ -5,11 +5,11 @@ mod outlet;
 mod output;
 mod running;
 mod said;
+mod seats;
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use convoke_agent::{CapabilityIndex, Context};
@@ -29,14 +29,15 @@ use crate::service::Service;
 use crate::stream::{Subscriber, Subscription};
 
 pub(crate) use running::{Running, ended};
+use seats::Seats;
 
 /// Most tasks of one agent that are at work at a time. A task costs its parameters and a future;
 /// this many small ones are some tens of megabytes. A task that waits for its caller is at work too,
-/// and takes no more than another.
+/// and takes no more than another. One caller may have a quarter of them.
 const ACTIVE_MAX: usize = 10_000;
 
 /// Most tasks of one agent that wait for an answer of one caller. They may wait for ever, so one
-/// caller is not to have all of [`ACTIVE_MAX`].
+/// caller is not to have all of its part of [`ACTIVE_MAX`] in them.
 const QUESTIONS_PER_CALLER_MAX: usize = 1_000;
 
 /// How long a handler may tidy up after its task was cancelled, before it is dropped where it
@@ -45,7 +46,7 @@ const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// The tasks of one agent that are at work.
 pub(crate) struct Tasks {
-    active: Mutex<HashMap<TaskId, Arc<Running>>>,
+    seats: Arc<Seats>,
     handlers: TaskTracker,
     questions: Arc<Quota>,
     /// Set once no answers are taken any more.
@@ -81,7 +82,7 @@ pub(crate) enum Taken {
 impl Default for Tasks {
     fn default() -> Self {
         Self {
-            active: Mutex::default(),
+            seats: Seats::new(ACTIVE_MAX),
             handlers: TaskTracker::new(),
             questions: Quota::new(QUESTIONS_PER_CALLER_MAX),
             draining: AtomicBool::new(false),
@@ -111,12 +112,19 @@ impl Tasks {
         let context = context(&running, context_id.clone());
         let task =
             NewTask { id, context_id, capability: name, subject: None, events: effects.records };
-        self.admit(&running)?;
+        let seat = match self.seats.take(&running) {
+            Ok(seat) => seat,
+            Err(none) => {
+                // It was allowed, and that is on record; no task came of it.
+                let audit = AuditRecord { task_id: None, ..new.audit };
+                service.put_on_record(Some(audit)).await?;
+                return Err(none.fault());
+            }
+        };
         // From here on nothing depends on the caller: who hangs up while the commit is under way
         // must not leave half a task.
         let (say, said) = oneshot::channel();
         let (service, work) = (Arc::clone(service), Arc::clone(&running));
-        let seat = Seat { service: Arc::clone(&service), task: Arc::clone(&running) };
         self.handlers.spawn(
             async move {
                 let _seat = seat;
@@ -193,7 +201,7 @@ impl Tasks {
 
     /// The task `id` if it is at work and belongs to `scope`.
     pub(crate) fn find(&self, scope: &Scope, id: &TaskId) -> Option<Arc<Running>> {
-        self.active().get(id).filter(|running| running.scope == *scope).cloned()
+        self.seats.find(scope, id)
     }
 
     /// Ends the tasks that wait for an answer, and those that would from here on: a node that drains
@@ -201,7 +209,7 @@ impl Tasks {
     pub(crate) async fn end_waiting(&self, service: &Service) {
         // Set before any slot is looked at: a question that is put later sees it.
         self.draining.store(true, Ordering::Release);
-        let active: Vec<_> = self.active().values().cloned().collect();
+        let active = self.seats.all();
         join_all(active.iter().map(|running| running.end_if_waiting(service))).await;
     }
 
@@ -215,40 +223,8 @@ impl Tasks {
         self.handlers.close();
         match timeout_at(deadline, self.handlers.wait()).await {
             Ok(()) => 0,
-            Err(_elapsed) => self.active().len(),
+            Err(_elapsed) => self.seats.count(),
         }
-    }
-
-    fn admit(&self, running: &Arc<Running>) -> Result<(), Fault> {
-        let mut active = self.active();
-        if active.len() >= ACTIVE_MAX {
-            let text = format!("the agent is at work on {ACTIVE_MAX} tasks; try again later");
-            return Err(Fault::new(FaultCode::ResourceExhausted, text));
-        }
-        active.insert(running.id().clone(), Arc::clone(running));
-        Ok(())
-    }
-
-    fn forget(&self, id: &TaskId) {
-        self.active().remove(id);
-    }
-
-    fn active(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, Arc<Running>>> {
-        // Nothing panics while the map is held, and a map is whole after any of its methods.
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A task's place among those at work, given back whatever ends its work.
-struct Seat {
-    service: Arc<Service>,
-    task: Arc<Running>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.service.tasks.forget(self.task.id());
-        self.task.abandon();
     }
 }
 

@@ -57,6 +57,44 @@ async fn who_has_its_part_is_turned_away_and_nobody_else() {
     world.end().await;
 }
 
+/// Tasks go on without a request, so the places of requests do not bound them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_has_only_so_many_tasks_at_work() {
+    const PART: usize = 2_500;
+    let (host, gate) = held();
+    let world = World::start(host, EVERYBODY).await;
+    let mut wire = Wire::connect(world.dev_address()).await.unwrap();
+    let mut task = send("hold_task", json!({}));
+    task["configuration"] = json!({"returnImmediately": true});
+    for _ in 0..PART {
+        assert_eq!(wire.rpc("SendMessage", &task, "").await.status, 200);
+    }
+    let refused = wire.rpc("SendMessage", &task, "").await;
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.reason().as_deref(), Some("RESOURCE_EXHAUSTED"));
+    assert!(refused.body.contains("2500 of your tasks are at work here"), "{}", refused.body);
+
+    // Another caller does not notice, and neither does what makes no task.
+    let ann = world.client("/user/ann").await;
+    let begun = world.raw(&ann, "SendMessage", task.clone()).await;
+    assert!(begun["result"]["task"]["id"].is_string(), "{begun}");
+    assert_eq!(wire.rpc("SendMessage", &send("echo", json!({"text": "x"})), "").await.status, 200);
+
+    // What ends makes room; a moment after the caller can see it.
+    gate.open.add_permits(PART + 1);
+    gate.at_work(0).await;
+    gate.open.add_permits(1);
+    let mut sent = PART + 3;
+    loop {
+        sent += 1;
+        match wire.rpc("SendMessage", &task, "").await.status {
+            200 => break,
+            status => assert_eq!(status, 429),
+        }
+    }
+    assert_eq!(world.end().await.len(), sent, "all was allowed, and that is on record");
+}
+
 /// R-23 in small: five times as many callers as places, each as fast as it can. Places are never
 /// exceeded and never left empty, and every request is answered one way or the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
