@@ -11,6 +11,7 @@
 //! | [`client`] | the same from the other end |
 //! | [`capability`] | how a message names the capability it calls |
 //! | [`card`] | the card: written, served with validators, read |
+//! | [`size`] | how large an answer becomes, before it is written |
 //! | [`headers`] | A2A's header fields and the negotiation of its version |
 
 pub mod capability;
@@ -25,6 +26,7 @@ mod read;
 mod reader;
 mod scalar;
 pub mod scan;
+pub mod size;
 mod unescape;
 mod write;
 

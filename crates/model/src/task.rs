@@ -211,6 +211,27 @@ impl Message {
 }
 
 impl Task {
+    /// At most `length` of the newest messages; `None` means all.
+    #[must_use]
+    pub fn newest(&self, length: Option<u32>) -> &[Message] {
+        let keep =
+            length.map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        self.history.get(self.history.len().saturating_sub(keep)..).unwrap_or_default()
+    }
+
+    /// A copy with at most `history` of the newest messages; the others are not copied.
+    #[must_use]
+    pub fn showing(&self, history: Option<u32>) -> Self {
+        Self {
+            id: self.id.clone(),
+            context_id: self.context_id.clone(),
+            status: self.status.clone(),
+            artifacts: self.artifacts.clone(),
+            history: self.newest(history).to_vec(),
+            metadata: self.metadata.clone(),
+        }
+    }
+
     /// Keeps at most `length` of the newest messages; `None` keeps all. Zero means none.
     pub fn trim_history(&mut self, length: Option<u32>) {
         if let Some(length) = length {

@@ -125,7 +125,19 @@ pub fn decode(headers: &HeaderMap, query: Option<&str>, body: &Bytes) -> Result<
 /// The answer of an operation that ended in a task: wrapped for `SendMessage`, bare otherwise.
 #[must_use]
 pub fn encode_task(id: &RequestIdJson, kind: OperationKind, task: &Task) -> Bytes {
-    result(id, write::task_bytes(task), |out| match kind {
+    encode_task_in(id, kind, task, write::task_bytes(task))
+}
+
+/// The same, in a buffer of `capacity` bytes: where [`size`](crate::size) has said how much it takes
+/// at most, it does not grow beyond that.
+#[must_use]
+pub fn encode_task_in(
+    id: &RequestIdJson,
+    kind: OperationKind,
+    task: &Task,
+    capacity: usize,
+) -> Bytes {
+    result(id, capacity, |out| match kind {
         OperationKind::SendMessage | OperationKind::SendStreamingMessage => {
             let mut payload = Object::begin(out);
             write::task(payload.key("task"), task);
@@ -140,7 +152,13 @@ pub fn encode_task(id: &RequestIdJson, kind: OperationKind, task: &Task) -> Byte
 /// The answer of a `SendMessage` that ended in a message.
 #[must_use]
 pub fn encode_message(id: &RequestIdJson, message: &Message) -> Bytes {
-    result(id, write::message_bytes(message), |out| {
+    encode_message_in(id, message, write::message_bytes(message))
+}
+
+/// The same, in a buffer of `capacity` bytes.
+#[must_use]
+pub fn encode_message_in(id: &RequestIdJson, message: &Message, capacity: usize) -> Bytes {
+    result(id, capacity, |out| {
         let mut payload = Object::begin(out);
         write::message(payload.key("message"), message);
         payload.end();

@@ -53,7 +53,14 @@ impl Head {
 /// first of every stream about a task.
 #[must_use]
 pub fn task_tail(task: &Task, seq: u64) -> Bytes {
-    tail(write::task_bytes(task), Some(seq), |out| {
+    task_tail_in(task, seq, write::task_bytes(task))
+}
+
+/// The same, in a buffer of `capacity` bytes: where [`size`](crate::size) has said how much it takes
+/// at most, it does not grow beyond that.
+#[must_use]
+pub fn task_tail_in(task: &Task, seq: u64, capacity: usize) -> Bytes {
+    tail(capacity, Some(seq), |out| {
         let mut payload = Object::begin(out);
         write::task(payload.key("task"), task);
         payload.end();
