@@ -12,6 +12,7 @@ mod look;
 mod material;
 mod process;
 mod profile;
+pub mod regular_file;
 pub mod source;
 pub mod tls;
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::error::IssuerError;
+use crate::regular_file;
 
 /// Locked for as long as an issuer uses the directory.
 const LOCK: &str = "lock";
@@ -39,12 +40,9 @@ impl DataDir {
         let found = fs::metadata(&path).map_err(failed("look at"))?;
         check_secret(&path, &found, own_uid, DIR_MODE)?;
         let lock_path = path.join(LOCK);
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&lock_path)
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(FILE_MODE);
+        let lock = regular_file::open_with(&lock_path, &mut options)
             .map_err(|source| file_error("open", &lock_path, source))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, own_uid, _lock: lock }),
@@ -58,6 +56,16 @@ impl DataDir {
         self.path.join(name)
     }
 
+    /// Whether something of this name is there, of whatever kind.
+    pub(super) fn has(&self, name: &str) -> Result<bool, IssuerError> {
+        let path = self.file(name);
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(file_error("look at", &path, source)),
+        }
+    }
+
     /// The content of a file of ours, at most `bytes_max` long; `None` if there is no such file.
     pub(super) fn read(
         &self,
@@ -66,7 +74,7 @@ impl DataDir {
     ) -> Result<Option<Zeroizing<Vec<u8>>>, IssuerError> {
         let path = self.file(name);
         let failed = |source| file_error("read", &path, source);
-        // The path itself is looked at first: opening a pipe that lies there would wait for ever.
+        // The path itself, so that a link to a file of somebody else's is not followed.
         let found = match fs::symlink_metadata(&path) {
             Ok(found) if found.is_file() => found,
             Ok(_) => return Err(IssuerError::WrongKind { path, wanted: "regular file" }),
@@ -79,7 +87,7 @@ impl DataDir {
         let length = length.ok_or_else(too_large)?;
         // Room for all of it at once: a buffer that grows leaves copies of the key behind.
         let mut content = Zeroizing::new(Vec::with_capacity(length + 1));
-        let file = File::open(&path).map_err(failed)?;
+        let file = regular_file::open(&path).map_err(failed)?;
         file.take(length as u64 + 1).read_to_end(&mut content).map_err(failed)?;
         Ok(Some(content))
     }
@@ -129,6 +137,7 @@ mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use super::super::error::chain;
     use super::*;
     use crate::process::own_uid;
 
@@ -154,6 +163,13 @@ mod tests {
         assert!(error.to_string().contains("chmod 600"), "{error}");
         symlink(data.file("x"), data.file("y")).unwrap();
         assert!(matches!(data.read("y", 10), Err(IssuerError::WrongKind { .. })));
+        drop(data);
+        let lock = dir.path().join("a/b").join(LOCK);
+        fs::remove_file(&lock).unwrap();
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let error = chain(&DataDir::open(dir.path().join("a/b"), own).unwrap_err());
+        assert!(error.contains("lock`: it is a pipe and not a regular file"), "{error}");
         let other = DataDir::open(dir.path().join("a/b"), own + 1);
         assert!(matches!(other, Err(IssuerError::ForeignOwner { .. })));
     }

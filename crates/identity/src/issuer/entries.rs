@@ -15,6 +15,14 @@ use super::selector::Selector;
 /// The file of the entries.
 const FILE: &str = "entries.json";
 
+/// The file whose being there ends that processes enrol themselves, whatever becomes of the entries:
+/// without it, losing them would open again what the first one has closed for good.
+const MARK: &str = "enrolling-ended";
+
+/// What the mark says to who finds it.
+const MARK_TEXT: &[u8] = b"There have been registration entries, so processes do not enrol \
+    themselves.\nRemove this file and entries.json together to allow it again.\n";
+
 /// The version of its format that is written, and the only one that there has been.
 const VERSION: u32 = 1;
 
@@ -78,6 +86,8 @@ pub(super) struct Entries {
 
 #[derive(Debug, Clone)]
 struct State {
+    /// Whether processes may enrol themselves, because there has never been an entry.
+    never_any: bool,
     next_id: u64,
     entries: Vec<Entry>,
 }
@@ -123,19 +133,35 @@ pub(super) struct TtlLimits {
 impl Entries {
     /// Reads the entries; there are none if there is no file.
     pub(super) fn open(dir: Arc<DataDir>, trust_domain: TrustDomain) -> Result<Self, IssuerError> {
+        // Also of an issuer that did not make the mark yet. It is made before the file is read:
+        // one that cannot be is moved away, and tells of entries all the same.
+        if dir.has(FILE)? && !dir.has(MARK)? {
+            dir.replace(MARK, MARK_TEXT)?;
+        }
         let state = match dir.read(FILE, FILE_BYTES_MAX)? {
             Some(json) => State::parse(&json, &trust_domain)
                 .map_err(|reason| IssuerError::Entries { path: dir.file(FILE), reason })?,
-            None => State { next_id: 1, entries: Vec::new() },
+            None => {
+                let never_any = !dir.has(MARK)?;
+                if !never_any {
+                    tracing::warn!(
+                        path = %dir.file(FILE).display(),
+                        "the registration entries are gone; no process gets an identity before \
+                         one is added, and none may enrol itself"
+                    );
+                }
+                State { never_any, next_id: 1, entries: Vec::new() }
+            }
         };
         let (current, changing) = (ArcSwap::from_pointee(state), Mutex::new(()));
         Ok(Self { dir, trust_domain, current, changing })
     }
 
     /// Whether there has never been an entry. Removing the last one does not bring this back: who
-    /// has begun to say what processes get must not find that they help themselves again.
+    /// has begun to say what processes get must not find that they help themselves again. Neither
+    /// does losing the file.
     pub(super) fn never_any(&self) -> bool {
-        self.current.load().next_id == 1
+        self.current.load().never_any
     }
 
     /// All entries, by their numbers.
@@ -215,6 +241,11 @@ impl Entries {
             let (path, reason) = (self.dir.file(FILE), error.to_string());
             EntryError::Store(IssuerError::Entries { path, reason })
         })?;
+        if state.never_any {
+            // Before the entry: a crash in between ends enrolling too early, and never too late.
+            self.dir.replace(MARK, MARK_TEXT).map_err(EntryError::Store)?;
+            state.never_any = false;
+        }
         self.dir.replace(FILE, &json).map_err(EntryError::Store)?;
         self.current.store(Arc::new(state));
         Ok(changed)
@@ -262,7 +293,7 @@ impl State {
         if document.next_id <= last || document.next_id == 0 || entries.len() > ENTRIES_MAX {
             return Err("its numbers contradict each other".to_owned());
         }
-        Ok(Self { next_id: document.next_id, entries })
+        Ok(Self { never_any: false, next_id: document.next_id, entries })
     }
 }
 

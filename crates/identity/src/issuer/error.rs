@@ -122,8 +122,9 @@ pub enum IssuerError {
     },
     /// The stored entries cannot be read.
     #[error(
-        "`{path}` does not hold this issuer's registration entries: {reason}; move it away to \
-         begin without entries"
+        "`{path}` does not hold this issuer's registration entries: {reason}; put a copy back, or \
+         move it away to begin without entries: processes still may not enrol themselves, and get \
+         no identity before there is an entry for them"
     )]
     Entries {
         /// Which file.

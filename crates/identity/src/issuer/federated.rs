@@ -1,7 +1,6 @@
 //! The bundles of other trust domains, so that workloads can verify their peers.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +21,7 @@ use tokio::time::MissedTickBehavior;
 use super::error::{self, IssuerError};
 use crate::jwt::JwtBundle;
 use crate::look::Look;
+use crate::regular_file;
 
 /// Largest bundle file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -178,11 +178,7 @@ fn refused(trust_domain: &TrustDomain, path: &Path, reason: String) -> IssuerErr
 fn read(trust_domain: &TrustDomain, path: &Path) -> Result<Federated, IssuerError> {
     let failed = |source| IssuerError::File { action: "read", path: path.to_owned(), source };
     let bad = |reason| refused(trust_domain, path, reason);
-    // Opening a pipe would wait for its writer, so what it is has to be known before.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(bad("it is no file".to_owned()));
-    }
-    let file = File::open(path).map_err(failed)?;
+    let file = regular_file::open(path).map_err(failed)?;
     // Who can write it can make everybody of that domain.
     let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
     if mode & 0o002 != 0 {
@@ -317,10 +313,15 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o646)).unwrap();
         let check = |path: &Path, expected: &str| {
             let error = Federation::open(vec![(one.clone(), path.to_owned())], &own).unwrap_err();
-            assert!(error.to_string().contains(expected), "{error}");
+            let error = error::chain(&error);
+            assert!(error.contains(expected), "{error}");
         };
         check(&path, "everybody may write it (mode 0646)");
-        check(dir.path(), "it is no file");
+        check(dir.path(), "is a directory");
+        let pipe = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        check(&pipe, "it is a pipe and not a regular file");
     }
 
     #[test]

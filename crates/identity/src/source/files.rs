@@ -1,7 +1,6 @@
 //! An identity that something else keeps in files: read at the start, and again when they change.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +15,7 @@ use super::workload_api::chain;
 use super::{Current, IdentityError};
 use crate::look::Look;
 use crate::material::Material;
+use crate::regular_file;
 
 /// How often the files are looked at. Looking is a few `stat`s.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -99,11 +99,7 @@ fn read(config: &FilesConfig) -> Result<Material, IdentityError> {
 fn read_file(kind: Kind, path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
     let what = kind.as_str();
     let unreadable = |source| IdentityError::FileUnreadable { what, path: path.to_owned(), source };
-    // Opening a pipe would wait for its writer, so what it is has to be known before.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")));
-    }
-    let file = File::open(path).map_err(unreadable)?;
+    let file = regular_file::open(path).map_err(unreadable)?;
     // Of the open file, so that none can be put in its place after the check.
     let found = file.metadata().map_err(unreadable)?;
     check_access(kind, path, found.mode() & 0o7777, found.uid(), own_uid())?;

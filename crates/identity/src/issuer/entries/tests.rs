@@ -56,6 +56,45 @@ async fn entries_survive_and_numbers_are_never_given_twice() {
 }
 
 #[tokio::test]
+async fn losing_the_entries_does_not_bring_enrolling_back() {
+    let check = |lose: &dyn Fn(&DataDir)| {
+        let dir = TempDir::new().unwrap();
+        let entries = open(&dir).unwrap();
+        entries.add(registration("a", &["unix:uid:1"]), LIMITS).unwrap();
+        lose(&entries.dir);
+        let file = entries.dir.file(FILE);
+        drop(entries);
+        if file.exists() {
+            let error = open(&dir).unwrap_err().to_string();
+            assert!(error.contains("processes still may not enrol themselves"), "{error}");
+            std::fs::remove_file(&file).unwrap();
+        }
+        let entries = open(&dir).unwrap();
+        assert!(entries.all().is_empty() && !entries.never_any());
+        // Until an entry says otherwise, and after it.
+        entries.add(registration("b", &["unix:uid:2"]), LIMITS).unwrap();
+        assert!(!entries.never_any());
+    };
+    check(&|dir| std::fs::remove_file(dir.file(FILE)).unwrap());
+    check(&|dir| dir.replace(FILE, b"{\"version\": 1").unwrap());
+    // As an issuer left it that made no mark yet.
+    check(&|dir| {
+        std::fs::remove_file(dir.file(MARK)).unwrap();
+        dir.replace(FILE, b"").unwrap();
+    });
+}
+
+#[tokio::test]
+async fn an_entry_that_is_refused_does_not_end_enrolling() {
+    let dir = TempDir::new().unwrap();
+    let entries = open(&dir).unwrap();
+    entries.add(registration("a", &[]), LIMITS).unwrap_err();
+    entries.remove(1).unwrap_err();
+    drop(entries);
+    assert!(open(&dir).unwrap().never_any());
+}
+
+#[tokio::test]
 async fn all_selectors_of_an_entry_have_to_hold() {
     let (dir, workload) = (TempDir::new().unwrap(), workload());
     let entries = open(&dir).unwrap();
