@@ -7,8 +7,8 @@ use std::fmt;
 pub struct Setting {
     /// The key, with dots: `server.port`.
     pub path: String,
-    /// The value as one would write it; `None` if the key is not set and has no default. Values of
-    /// keys that sound like a secret are `***`.
+    /// The value as one would write it; `None` if the key is not set and has no default. What
+    /// is a secret by its key or by its look is `[redacted]`, as in the log.
     pub value: Option<String>,
     /// Where the value is from.
     pub origin: Origin,

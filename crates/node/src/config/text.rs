@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::keys::{SIZE_UNITS, TIME_UNITS};
 use super::yaml::Value;
 use crate::observe::logging::push_plain;
+pub(super) use crate::observe::logging::{REDACTED, sounds_secret, without_secrets};
 
 /// Longest piece of the file that a message repeats, in characters.
 const QUOTE_CHARS_MAX: usize = 64;
@@ -12,13 +13,13 @@ const QUOTE_CHARS_MAX: usize = 64;
 /// Most letters by which a word differs from the one that was meant.
 const DISTANCE_MAX: usize = 4;
 
-/// A value as the list of settings shows it: not at all if its key sounds like a secret.
+/// A value as the list of settings shows it: without its secrets, which are found as in the log.
 pub(super) fn shown(key: &str, value: &Value) -> String {
     if sounds_secret(key) {
-        return "***".to_owned();
+        return REDACTED.to_owned();
     }
     match value {
-        Value::Text(text) => quote(text),
+        Value::Text(text) => quote(&without_secrets(text)),
         Value::List(items) => {
             let items = items.iter().map(|item| shown("", &item.value)).collect::<Vec<_>>();
             format!("[{}]", items.join(", "))
@@ -31,15 +32,6 @@ pub(super) fn shown(key: &str, value: &Value) -> String {
         }
         other => quote(&other.to_json().to_string()),
     }
-}
-
-/// Whether `key` names something that should not be shown. Keys that end in `_file` or `_env` say
-/// where a secret is, which is none.
-pub(super) fn sounds_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    let words = ["password", "passwd", "secret", "token", "api_key", "apikey", "credential"];
-    let says_where = ["_file", "_env", "_path"].iter().any(|end| key.ends_with(end));
-    !says_where && words.iter().any(|word| key.contains(word))
 }
 
 /// `text`, if it says something and has no control character.
@@ -157,18 +149,31 @@ mod tests {
     }
 
     #[test]
-    fn what_sounds_secret_is_not_shown() {
-        for (key, expected) in [
-            ("password", true),
-            ("db_Password", true),
-            ("api_key", true),
-            ("token", true),
-            ("token_file", false),
-            ("token_env", false),
-            ("name", false),
+    fn secrets_are_not_shown() {
+        let check = |key: &str, value: &str, expected: &str| {
+            assert_eq!(shown(key, &Value::Text(value.into())), expected, "{key}");
+        };
+        for key in [
+            "password",
+            "db_Password",
+            "api_key",
+            "token",
+            "my_passphrase",
+            "auth",
+            "private_key",
+            "authorization",
+            "cookie",
+            "dsn",
+            "pwd",
         ] {
-            assert_eq!(sounds_secret(key), expected, "{key}");
+            check(key, "hunter2", "[redacted]");
         }
-        assert_eq!(shown("secret", &Value::Text("hunter2".into())), "***");
+        for key in ["token_file", "token_env", "name", "author", "author_name"] {
+            check(key, "hunter2", "hunter2");
+        }
+        check("db_url", "postgres://u:hunter2@h/db", "postgres://[redacted]@h/db");
+        // What is cut off at the end must not take the mark of a secret along.
+        let long = format!("{}password=hunter2", "x".repeat(QUOTE_CHARS_MAX - 12));
+        assert!(!shown("note", &Value::Text(long)).contains("hun"));
     }
 }

@@ -10,7 +10,7 @@ mod write;
 
 use super::foreign::translate;
 use super::keys::{self, Entry, KEYS, Key as Row, Kind, Millis};
-use super::text::{join, quote, sounds_secret};
+use super::text::{REDACTED, join, quote, sounds_secret, without_secrets};
 use super::yaml::{Key, Node, Value};
 use super::{Config, ConfigError, Environment, Problem};
 
@@ -213,10 +213,11 @@ impl Work {
 
     fn map(&mut self, key: &Key, from: &str, row: &'static Row, to: &str, node: &Node) {
         let origin = self.origin(key, from);
-        let shown = if sounds_secret(from) {
-            "***".to_owned()
+        let name = from.rsplit('.').next().unwrap_or(from);
+        let shown = if sounds_secret(name) {
+            REDACTED.to_owned()
         } else {
-            quote(&node.value.to_json().to_string())
+            quote(&without_secrets(&node.value.to_json().to_string()))
         };
         let value = match &node.value {
             Value::Text(text) if text.contains("${") => {

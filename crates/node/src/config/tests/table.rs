@@ -116,5 +116,5 @@ fn settings_say_what_holds_and_where_it_is_from() {
     let data = "/home/ann/.local/state/convoke/example.org/team/worker";
     check("data_dir", data, Origin::Default);
     check("observability.audit.path", &format!("{data}/audit.jsonl"), Origin::Default);
-    check("metadata.db_password", "***", Origin::File { line: 5 });
+    check("metadata.db_password", "[redacted]", Origin::File { line: 5 });
 }

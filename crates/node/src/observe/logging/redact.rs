@@ -3,21 +3,25 @@
 //! This is a net below the rope. Secrets of the node are of a type that cannot be shown; what is
 //! caught here is what an agent's own lines, or the words of a library or a peer, would let out.
 
+use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What stands where a secret was.
-pub(super) const REDACTED: &str = "[redacted]";
+pub(crate) const REDACTED: &str = "[redacted]";
 
 /// Words that make a name that of a secret, alone or at the end of a longer word.
-const SECRET_WORDS: [&str; 16] = [
+const SECRET_WORDS: [&str; 18] = [
     "apikey",
+    "auth",
     "authorization",
     "bearer",
     "cookie",
     "cookies",
     "credential",
     "credentials",
+    "dsn",
     "jwt",
     "passphrase",
     "passwd",
@@ -70,6 +74,20 @@ pub(super) struct Redactor {
     /// Names that are secret too, in lower case and without hyphens and underscores.
     more: Box<[Box<str>]>,
 }
+
+/// Whether a name sounds like that of a secret, for whoever shows values outside of the log.
+pub(crate) fn sounds_secret(name: &str) -> bool {
+    BUILT_IN.is_secret(name)
+}
+
+/// `text` without what looks like a secret in it, for whoever shows texts outside of the log.
+pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
+    let mut clean = String::new();
+    if BUILT_IN.redact(text, false, &mut clean) { Cow::Owned(clean) } else { Cow::Borrowed(text) }
+}
+
+/// Knows what is always secret.
+static BUILT_IN: LazyLock<Redactor> = LazyLock::new(|| Redactor::new(&[]));
 
 impl Redactor {
     pub(super) fn new(more: &[String]) -> Self {
