@@ -252,17 +252,32 @@ impl Head<'_> {
     }
 
     /// When to come again. Source: RFC 9110 §10.2.3; of its two forms we read the seconds, and take
-    /// a date as an invitation for any time.
+    /// a date as an invitation for any time. Anything else invites nobody: that a call may be made
+    /// twice is not to be guessed from a word that cannot be read.
     fn retry_after(&self) -> Option<Duration> {
-        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
-        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        Some(if is_number {
+        let mut values = self.headers.get_all(RETRY_AFTER).iter();
+        let text = values.next()?.to_str().ok()?;
+        if values.next().is_some() || text.is_empty() {
+            return None;
+        }
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
             // More than fits is longer than anybody waits.
-            Duration::from_secs(text.parse().unwrap_or(u64::MAX))
-        } else {
-            Duration::ZERO
-        })
+            return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+        }
+        is_http_date(text).then_some(Duration::ZERO)
     }
+}
+
+/// Whether `text` has the shape of a date as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Source: RFC 9110 §5.6.7; the two obsolete forms are those of nobody who answers us.
+fn is_http_date(text: &str) -> bool {
+    const SHAPE: &[u8] = b"aaa, 00 aaa 0000 00:00:00 GMT";
+    text.len() == SHAPE.len()
+        && text.bytes().zip(SHAPE).all(|(byte, shape)| match shape {
+            b'a' => byte.is_ascii_alphabetic(),
+            b'0' => byte.is_ascii_digit(),
+            exact => byte == *exact,
+        })
 }
 
 impl At<'_> {
@@ -355,6 +370,45 @@ mod tests {
             Says::Fails,
             Again::Never,
         );
+    }
+
+    #[test]
+    fn only_a_time_that_can_be_read_invites_to_come_again() {
+        let check = |values: &[&str], again: Again, after: Option<Duration>| {
+            let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+            let capability = CapabilityName::parse("count_words").unwrap();
+            let at = At { agent: &agent, address: "https://h", capability: &capability };
+            let mut headers = HeaderMap::new();
+            for value in values {
+                let value = http::HeaderValue::from_bytes(value.as_bytes()).unwrap();
+                headers.append(RETRY_AFTER, value);
+            }
+            let head = Head { status: StatusCode::SERVICE_UNAVAILABLE, headers: &headers };
+            let fault = AnswerError::Fault(Fault::new(FaultCode::Unavailable, "busy"));
+            let http = AnswerError::Http { status: head.status, excerpt: String::new() };
+            for error in [fault, http] {
+                let failed = of_answer(at, error, &head);
+                assert_eq!((failed.again, failed.after), (again, after), "{values:?}");
+            }
+        };
+        check(&["2"], Again::Always, Some(Duration::from_secs(2)));
+        check(&["99999999999999999999"], Again::Always, Some(Duration::from_secs(u64::MAX)));
+        check(&["Sun, 06 Nov 1994 08:49:37 GMT"], Again::Always, Some(Duration::ZERO));
+        for unread in [
+            "",
+            "-1",
+            "1.5",
+            "soon",
+            "+1",
+            "2 ",
+            "é",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 06 Nov 1994",
+        ] {
+            check(&[unread], Again::IfIdempotent, None);
+        }
+        check(&["1", "2"], Again::IfIdempotent, None);
+        check(&[], Again::IfIdempotent, None);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub enum AnswerError {
     #[error(transparent)]
     Fault(Fault),
     /// No JSON-RPC at all; something between us and the agent may have answered.
-    #[error("http status {status} without a json-rpc body: {excerpt}")]
+    #[error("http status {status} without a json-rpc body{}", after_colon(.excerpt))]
     Http {
         /// The status.
         status: StatusCode,
@@ -282,13 +282,16 @@ pub fn parse_response(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Answer, AnswerError> {
+    let http = || AnswerError::Http { status, excerpt: excerpt(body) };
     if !is_json(headers) {
-        return Err(AnswerError::Http { status, excerpt: excerpt(body) });
+        return Err(http());
     }
-    match outcome(id, status, body)? {
-        Some(result) => self::result(result),
-        None if !status.is_success() => Err(AnswerError::Http { status, excerpt: excerpt(body) }),
-        None => Err(neither()),
+    match outcome(id, status, body) {
+        Ok(Some(result)) => self::result(result),
+        // What went wrong then is what the status says, not how the body is no answer.
+        Ok(None) | Err(AnswerError::Scan(_)) if !status.is_success() => Err(http()),
+        Ok(None) => Err(neither()),
+        Err(error) => Err(error),
     }
 }
 
@@ -428,6 +431,11 @@ fn shape(field: &str, description: &str) -> AnswerError {
 fn excerpt(body: &[u8]) -> String {
     const EXCERPT_BYTES: usize = 200;
     clean(&String::from_utf8_lossy(&body[..body.len().min(EXCERPT_BYTES)]))
+}
+
+/// What stands behind a sentence, if there is anything.
+fn after_colon(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
 fn listed(violations: &[FieldViolation]) -> String {

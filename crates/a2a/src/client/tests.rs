@@ -206,6 +206,10 @@ fn what_is_no_answer_is_refused() {
     check(200, "[]", &either);
     check(200, "{}", &either);
     check(200, r#"{"id":"r1","result":{},"error":{}}"#, &either);
+    for (status, name) in [(307, "Temporary Redirect"), (401, "Unauthorized")] {
+        check(status, "", &format!("http status {status} {name} without a json-rpc body"));
+    }
+    check(404, "<html>", "http status 404 Not Found without a json-rpc body: <html>");
     check(
         502,
         r#"{"detail":"upstream\u0000"}"#,
