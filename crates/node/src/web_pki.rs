@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use convoke_identity::regular_file;
+use convoke_model::system_error;
 use rustls::RootCertStore;
 use rustls::client::Resumption;
 use rustls::version::TLS13;
@@ -19,6 +21,9 @@ const ROOTS: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// Largest file of roots that is read, in bytes. The common distributions' have a quarter of one MiB.
+const ROOTS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Why nobody could be known by their name.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +60,11 @@ pub(crate) fn client_config(protocol: &str) -> Result<rustls::ClientConfig, WebP
         }
     };
     let wrong = |why: String| WebPkiError::Roots { path: path.clone(), why };
-    let certificates = CertificateDer::pem_file_iter(&path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let pem = regular_file::open(&path)
+        .and_then(|file| regular_file::bytes_of(file, ROOTS_BYTES_MAX))
+        .map_err(|error| wrong(system_error(&error)))?;
+    let certificates = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| wrong(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     let (added, _not_understood) = roots.add_parsable_certificates(certificates);

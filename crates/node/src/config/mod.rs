@@ -25,10 +25,10 @@ mod yaml;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use convoke_agent::{AgentConfig, CallSettings, Metadata, RegistryEntry};
+use convoke_identity::regular_file;
 use convoke_model::system_error;
 
 pub use environment::{Environment, Variables};
@@ -42,6 +42,10 @@ pub use types::{
     IdentityFiles, JournalConfig, LimitsConfig, LoggingConfig, MetricsConfig, ObservabilityConfig,
     OpaConfig, RegoVersion, ServerConfig, Stage, TracingConfig,
 };
+
+/// Where a process finds the files that were open when it began. Standard input is one, and so is
+/// what a shell makes of `<(command)`.
+const HANDED_OVER: [&str; 3] = ["/dev/stdin", "/dev/fd", "/proc/self/fd"];
 
 /// The configuration of one agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,7 +96,7 @@ impl Config {
     /// As [`Config::load`].
     pub fn load_explained(path: &Path) -> Result<(Self, Vec<Setting>), ConfigError> {
         let name = path.display().to_string();
-        let text = read_text(path).map_err(|why| {
+        let text = read_own_text(path).map_err(|why| {
             let why = system_error(&why);
             ConfigError::of_file(&name, format!("the configuration cannot be read: {why}"), None)
         })?;
@@ -152,6 +156,16 @@ impl Config {
         policy::load(self)
     }
 
+    /// The policy, from the very place where it was found before: other places are not looked at, so
+    /// that removing it does not let another file decide.
+    ///
+    /// # Errors
+    ///
+    /// If there is no file any more, or it is too long or not readable.
+    pub(crate) fn policy_again(&self, place: &Path) -> Result<PolicySource, ConfigError> {
+        policy::load_again(self, place)
+    }
+
     /// What a handler may see of this.
     #[must_use]
     pub fn agent_config(&self) -> AgentConfig {
@@ -180,15 +194,16 @@ impl Config {
     }
 }
 
-/// Reads a text file of at most [`yaml::TEXT_BYTES_MAX`] bytes.
+/// Reads a text file that a configuration names, of at most [`yaml::TEXT_BYTES_MAX`] bytes.
 fn read_text(path: &Path) -> std::io::Result<String> {
-    use std::io::{Error, ErrorKind};
-    let mut text = String::new();
-    let limit = u64::try_from(yaml::TEXT_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path)?.take(limit).read_to_string(&mut text)?;
-    if text.len() > yaml::TEXT_BYTES_MAX {
-        let why = format!("longer than {} bytes", yaml::TEXT_BYTES_MAX);
-        return Err(Error::new(ErrorKind::FileTooLarge, why));
+    regular_file::read_text(path, yaml::TEXT_BYTES_MAX)
+}
+
+/// As [`read_text`], for the configuration itself, which a shell may also hand over as a pipe: that
+/// one is open already, and ends.
+fn read_own_text(path: &Path) -> std::io::Result<String> {
+    if HANDED_OVER.iter().any(|place| path.starts_with(place)) {
+        return regular_file::text_of(File::open(path)?, yaml::TEXT_BYTES_MAX);
     }
-    Ok(text)
+    read_text(path)
 }

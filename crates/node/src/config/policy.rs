@@ -29,16 +29,30 @@ pub(super) fn load(config: &Config) -> Result<Option<PolicySource>, ConfigError>
         match read_text(path) {
             Ok(text) => return Ok(Some(PolicySource { path: path.clone(), text })),
             Err(why) if why.kind() == ErrorKind::NotFound => {}
-            Err(why) => {
-                let why = system_error(&why);
-                let message = format!("the policy {} cannot be read: {why}", path.display());
-                return Err(refuse(config, message, None));
-            }
+            Err(why) => return Err(unreadable(config, path, &why)),
         }
     }
     let looked = candidates.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
     let message = format!("there is no policy at {}", looked.join(" or "));
     Err(refuse(config, message, Some(&cure(&candidates))))
+}
+
+/// Reads the policy of `config` from `place`, where it was found before, and from nowhere else.
+pub(super) fn load_again(config: &Config, place: &Path) -> Result<PolicySource, ConfigError> {
+    match read_text(place) {
+        Ok(text) => Ok(PolicySource { path: place.to_owned(), text }),
+        Err(why) if why.kind() == ErrorKind::NotFound => {
+            let message = format!("there is no policy at {} any more", place.display());
+            let cure = "put it back, or start again to take one from elsewhere";
+            Err(refuse(config, message, Some(cure)))
+        }
+        Err(why) => Err(unreadable(config, place, &why)),
+    }
+}
+
+fn unreadable(config: &Config, path: &Path, why: &std::io::Error) -> ConfigError {
+    let why = system_error(why);
+    refuse(config, format!("the policy {} cannot be read: {why}", path.display()), None)
 }
 
 /// Where `file` may be, which is relative to `policy_path`.
@@ -141,6 +155,24 @@ mod tests {
         check("bytes.rego", &["bytes.rego cannot be read: ", "UTF-8"]);
         fs::create_dir(own.join("directory.rego")).unwrap();
         check("directory.rego", &["directory.rego cannot be read: "]);
+        let pipe = own.join("pipe.rego");
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        check("pipe.rego", &["pipe.rego cannot be read: it is a pipe and not a regular file"]);
+    }
+
+    #[test]
+    fn a_configuration_that_is_a_pipe_is_read_only_where_the_shell_has_opened_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("worker.yaml");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let error = Config::load(&pipe).unwrap_err().to_string();
+        assert!(error.contains("cannot be read: it is a pipe and not a regular file"), "{error}");
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut writer, b"identity: [").unwrap();
+        drop(writer);
+        let handed = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        let error = Config::load(Path::new(&handed)).unwrap_err().to_string();
+        assert!(error.contains(":1:") && !error.contains("cannot be read"), "{error}");
     }
 
     #[test]

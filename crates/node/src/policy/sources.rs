@@ -1,17 +1,17 @@
 //! The files that a policy is made of, from disk to a policy.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Read as _};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use convoke_identity::regular_file;
 use convoke_policy::{
     DATA_BYTES_MAX, Fixed, Language, LoadError, Policy, PolicyData, PolicyOptions, PolicySource,
 };
 
 use super::remote::PolicyServer;
-use crate::config::{AuthorizationConfig, Config, DefaultPolicy, RegoVersion};
+use crate::config::{self, AuthorizationConfig, Config, DefaultPolicy, RegoVersion};
 use crate::digest::sha256_hex;
 use crate::node::StartError;
 use crate::path_metrics::PathMetrics;
@@ -20,7 +20,27 @@ use crate::path_metrics::PathMetrics;
 pub(super) struct Sources {
     policy: Option<PolicySource>,
     data: Vec<PolicyData>,
-    paths: Vec<PathBuf>,
+    places: Places,
+}
+
+/// Where the files of a policy were found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Places {
+    /// `None` where the configuration names no policy.
+    policy: Option<PathBuf>,
+    data: Vec<PathBuf>,
+}
+
+impl Places {
+    /// What the files look like from outside now, the policy's first.
+    pub(super) fn stamps(&self) -> Vec<Option<Stamp>> {
+        self.policy.iter().chain(&self.data).map(|path| Stamp::of(path)).collect()
+    }
+
+    /// The policy's file, for messages.
+    pub(super) fn policy(&self) -> &Path {
+        self.policy.as_deref().unwrap_or(Path::new(""))
+    }
 }
 
 /// What tells two states of a file apart without reading it.
@@ -53,7 +73,7 @@ pub fn load_policy(config: &Config) -> Result<Policy, StartError> {
 }
 
 impl Sources {
-    /// Reads the files that `config` names.
+    /// Reads the files that `config` names, wherever they are found.
     ///
     /// # Errors
     ///
@@ -61,20 +81,36 @@ impl Sources {
     pub(super) fn read(config: &Config) -> Result<Self, StartError> {
         let authorization = &config.authorization;
         let Some(found) = config.policy()? else {
-            return Ok(Self { policy: None, data: Vec::new(), paths: Vec::new() });
+            return Ok(Self { policy: None, data: Vec::new(), places: Places::default() });
         };
         let directory = directory_of(authorization, config.file.parent(), &found.path);
-        let mut paths = vec![found.path.clone()];
-        let mut data = Vec::with_capacity(authorization.data_files.len());
-        for file in &authorization.data_files {
-            let path = directory.join(file);
-            let text = read_bounded(&path)
+        let data = authorization.data_files.iter().map(|file| directory.join(file)).collect();
+        Self::read_with(found, data)
+    }
+
+    /// Reads the files again that were found at `places` before. Others of the same names, which
+    /// [`Sources::read`] would take in their stead once they are gone, are not looked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sources::read`].
+    pub(super) fn read_again(config: &Config, places: &Places) -> Result<Self, StartError> {
+        let Some(policy) = &places.policy else {
+            return Ok(Self { policy: None, data: Vec::new(), places: Places::default() });
+        };
+        Self::read_with(config.policy_again(policy)?, places.data.clone())
+    }
+
+    fn read_with(found: config::PolicySource, places: Vec<PathBuf>) -> Result<Self, StartError> {
+        let mut data = Vec::with_capacity(places.len());
+        for path in &places {
+            let text = regular_file::read_text(path, DATA_BYTES_MAX)
                 .map_err(|source| StartError::PolicyData { path: path.clone(), source })?;
             data.push(PolicyData { name: path.display().to_string(), text });
-            paths.push(path);
         }
         let policy = PolicySource { name: found.path.display().to_string(), text: found.text };
-        Ok(Self { policy: Some(policy), data, paths })
+        let places = Places { policy: Some(found.path), data: places };
+        Ok(Self { policy: Some(policy), data, places })
     }
 
     /// Makes the policy of these texts.
@@ -109,15 +145,15 @@ impl Sources {
         sha256_hex(&digests)
     }
 
-    /// The files, the policy's first; empty where the configuration names no policy.
-    pub(super) fn paths(&self) -> &[PathBuf] {
-        &self.paths
+    /// Where the files were found.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 }
 
 impl Stamp {
     /// The state of the file at `path`; `None` while there is none that can be looked at.
-    pub(super) fn of(path: &Path) -> Option<Self> {
+    fn of(path: &Path) -> Option<Self> {
         std::fs::metadata(path).ok().map(|metadata| Self::new(&metadata))
     }
 
@@ -145,17 +181,6 @@ fn directory_of(
         Some(beside) if plain.join(file) != policy => beside.join(plain),
         _ => plain,
     }
-}
-
-fn read_bounded(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let limit = u64::try_from(DATA_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path)?.take(limit).read_to_string(&mut text)?;
-    if text.len() > DATA_BYTES_MAX {
-        let why = format!("it has more than {DATA_BYTES_MAX} bytes");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Secrets: from a file or an environment variable, never from the configuration itself.
 
-use std::fs::{File, Metadata};
-use std::io::Read as _;
+use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use convoke_identity::regular_file;
 use convoke_model::{Secret, system_error, system_words};
 
 use super::super::Environment;
@@ -13,7 +14,7 @@ use super::super::text::plain_text;
 use super::forms::is_variable_name;
 
 /// Longest secret, in bytes. Tokens have some thousand.
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
+const SECRET_BYTES_MAX: usize = 64 * 1024;
 
 /// The bits of a file's mode by which users other than its owner and group get at it.
 const MODE_OTHERS: u32 = 0o007;
@@ -75,30 +76,25 @@ fn from_file(key: &str, path: &Path) -> Result<String, String> {
     let fail = |why: &dyn std::fmt::Display| {
         format!("the secret in {} cannot be read: {why}", path.display())
     };
-    let file = File::open(path).map_err(|why| {
-        let why = system_words(&why);
-        format!(
-            "`{key}` names a file that cannot be opened: {why}; name the file that holds the \
-             secret, not the secret"
-        )
+    let file = regular_file::open(path).map_err(|why| match why.kind() {
+        // Something is there, so what is given is a path and not the secret.
+        ErrorKind::IsADirectory | ErrorKind::InvalidInput => fail(&system_error(&why)),
+        _ => {
+            let why = system_words(&why);
+            format!(
+                "`{key}` names a file that cannot be opened: {why}; name the file that holds the \
+                 secret, not the secret"
+            )
+        }
     })?;
     // What was opened is what is looked at, so that nothing can be put in its place in between.
     check(&file.metadata().map_err(|why| fail(&system_error(&why)))?).map_err(|why| fail(&why))?;
-    let mut text = String::new();
-    file.take(SECRET_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(|why| fail(&system_error(&why)))?;
-    if text.len() as u64 > SECRET_BYTES_MAX {
-        return Err(fail(&format_args!("longer than {SECRET_BYTES_MAX} bytes")));
-    }
-    Ok(text)
+    regular_file::text_of(file, SECRET_BYTES_MAX).map_err(|why| fail(&system_error(&why)))
 }
 
 fn check(file: &Metadata) -> Result<(), String> {
     let mode = file.permissions().mode() & 0o777;
-    if !file.is_file() {
-        Err("it is not a file".to_owned())
-    } else if mode & MODE_OTHERS != 0 {
+    if mode & MODE_OTHERS != 0 {
         Err(format!("its mode {mode:04o} lets every user at it; use `chmod o= FILE`"))
     } else {
         Ok(())
@@ -129,7 +125,11 @@ mod tests {
         check(0o640, Ok("s3cret\n"));
         check(0o644, Err("its mode 0644 lets every user at it; use `chmod o= FILE`"));
         check(0o602, Err("its mode 0602 lets every user at it; use `chmod o= FILE`"));
-        std::fs::write(&path, "x".repeat(SECRET_BYTES_MAX as usize + 1)).unwrap();
+        std::fs::write(&path, "x".repeat(SECRET_BYTES_MAX + 1)).unwrap();
         check(0o600, Err("longer than 65536 bytes"));
+        // Opening a pipe without a writer would wait for one.
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        check(0o600, Err("it is a pipe and not a regular file; name a regular file"));
     }
 }
