@@ -157,7 +157,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// none can be made, which also rules out rotation, it is on the file itself.
 fn lock(path: &Path) -> Result<Option<File>, AuditOpenError> {
     let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600);
+    // A pipe in its place that nobody reads would otherwise be waited for.
+    options.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     lock_with(path, |path| options.open(path))
 }
 
@@ -204,6 +205,10 @@ fn lock_with(
                 ))),
             }
         }
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Err(unusable(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("its lock `{}` is a pipe or a socket, no file; remove it", beside.display()),
+        ))),
         Err(error) => Err(unusable(error)),
     }
 }
@@ -286,6 +291,17 @@ mod tests {
         let (_directory, path) = written();
         std::fs::write(with_suffix(&path, ".lock"), "").unwrap();
         check(&path);
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_the_lock_is_not_waited_for() {
+        let (_directory, path) = written();
+        let pipe = with_suffix(&path, ".lock");
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        let error = lock(&path).unwrap_err();
+        let AuditOpenError::File { source, .. } = &error else { panic!("{error}") };
+        let expected = "audit.jsonl.lock` is a pipe or a socket, no file; remove it";
+        assert!(source.to_string().contains(expected), "{source}");
     }
 
     #[test]
