@@ -153,6 +153,17 @@ pub enum JournalError {
         /// The number of the newest event.
         actual: u64,
     },
+    /// The owner's running tasks have all that one owner may have.
+    #[error(
+        "your running tasks have all the room that one caller may have (at most {tasks_max} tasks \
+         and {bytes_max} bytes); try again when some have ended"
+    )]
+    OwnerFull {
+        /// How many tasks an owner may have.
+        tasks_max: usize,
+        /// How many bytes they may take.
+        bytes_max: usize,
+    },
     /// There is no room, and no ended task that could be forgotten to make some.
     #[error(
         "the journal is full of running tasks (at most {tasks_max} tasks and {bytes_max} bytes); \

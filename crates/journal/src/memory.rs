@@ -1,60 +1,41 @@
 //! A journal that keeps everything in the process.
 
-use std::collections::{HashMap, VecDeque};
+mod shelf;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use convoke_model::{AuditRecord, CapabilityName, EventError, Task, TaskEvent, TaskId};
+use convoke_model::{AuditRecord, TaskEvent, TaskId};
 
-use crate::size::{event_bytes, replaced_bytes};
 use crate::{AuditSink, BoxFuture, Durability, Journal, JournalError, NewTask, Scope, StoredTask};
+use shelf::{Entry, Shelf};
 
-/// What a task takes beside its events and its names: its entry and its places in map and queue, with
-/// as much again for what map and queue hold in reserve.
-const TASK_BYTES: usize = 2
-    * (size_of::<Task>()
-        + size_of::<(TaskId, Entry)>()
-        + size_of::<(Scope, TaskId)>()
-        + size_of::<(Scope, HashMap<TaskId, Entry>)>());
+/// The part of a journal that the tasks of one owner may take: the others are not to lose theirs by
+/// it. It is the part that a caller has of everything else.
+const OWNERS_PART: usize = 4;
 
 /// How much a [`MemoryJournal`] may keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLimits {
-    /// How many tasks.
+    /// How many tasks. An owner may have a quarter of them.
     pub tasks_max: usize,
-    /// About how many bytes of memory they may take together.
+    /// About how many bytes of memory they may take together, counted as their containers hold
+    /// them: what an allocator keeps beside that comes on top. A task that has not ended counts
+    /// twice, because whoever works on it has a copy. An owner may have a quarter.
     pub bytes_max: usize,
 }
 
 /// Keeps tasks in the process, within bounds, and loses them with it.
 ///
-/// When there is no room, the tasks that ended longest ago are forgotten. Running tasks never are:
-/// if they alone fill the journal, new ones are refused. An append that ends a task is always
-/// taken, because a task has to be able to end.
+/// An owner whose tasks take more than its part loses those of its own that ended longest ago, and
+/// nobody else loses any by it. When all owners together take too much, the tasks go that ended
+/// longest ago, whoever has them. Running tasks are never forgotten: if they alone fill the part, or
+/// the journal, new ones are refused. An append that ends a task is always taken, because a task has
+/// to be able to end.
 pub struct MemoryJournal {
     limits: MemoryLimits,
     sink: Arc<dyn AuditSink>,
     /// One lock, held for a look-up and a few moves, never across an await or a large copy.
     shelf: Mutex<Shelf>,
-}
-
-/// What there is. `bytes` and `running_bytes` are sums over the entries.
-#[derive(Default)]
-struct Shelf {
-    /// By owner first: a task of another owner is not compared with, so nothing about it can leak.
-    owners: HashMap<Scope, HashMap<TaskId, Entry>>,
-    /// Tasks that have ended, those that ended first in front.
-    ended: VecDeque<(Scope, TaskId)>,
-    tasks: usize,
-    bytes: usize,
-    running_bytes: usize,
-}
-
-struct Entry {
-    task: Arc<Task>,
-    capability: CapabilityName,
-    subject: Option<Arc<str>>,
-    last_seq: u64,
-    bytes: usize,
 }
 
 impl MemoryJournal {
@@ -71,17 +52,17 @@ impl MemoryJournal {
         audit: Option<AuditRecord>,
     ) -> Result<u64, JournalError> {
         let (id, entry) = Entry::fold(scope, new)?;
-        let check = |shelf: &Shelf| shelf.check_create(scope, &id, entry.bytes, self.limits);
+        let check = |shelf: &Shelf| shelf.check_create(scope, &id, &entry, self.limits);
         let audit = self.audit_first(audit, check).await?;
 
         let mut shelf = self.lock();
-        shelf.check_create(scope, &id, entry.bytes, self.limits)?;
+        shelf.check_create(scope, &id, &entry, self.limits)?;
         if let Some(record) = audit {
             self.sink.submit(record)?;
         }
         let last_seq = entry.last_seq;
         shelf.insert(scope, id, entry);
-        let forgotten = shelf.forget(self.limits);
+        let forgotten = shelf.forget(scope, self.limits);
         drop(shelf);
         // Freed after the lock, because a task may be large.
         drop(forgotten);
@@ -96,19 +77,17 @@ impl MemoryJournal {
         events: Vec<TaskEvent>,
         audit: Option<AuditRecord>,
     ) -> Result<u64, JournalError> {
-        let bytes = events.iter().map(event_bytes).sum();
-        let check = |shelf: &Shelf| {
-            shelf.check_append(scope, id, expected_seq, &events, bytes, self.limits)
-        };
+        let check =
+            |shelf: &Shelf| shelf.check_append(scope, id, expected_seq, &events, self.limits);
         let audit = self.audit_first(audit, check).await?;
 
         let mut shelf = self.lock();
-        shelf.check_append(scope, id, expected_seq, &events, bytes, self.limits)?;
+        shelf.check_append(scope, id, expected_seq, &events, self.limits)?;
         if let Some(record) = audit {
             self.sink.submit(record)?;
         }
-        let last_seq = shelf.append(scope, id, events, bytes)?;
-        let forgotten = shelf.forget(self.limits);
+        let last_seq = shelf.append(scope, id, events)?;
+        let forgotten = shelf.forget(scope, self.limits);
         drop(shelf);
         drop(forgotten);
         Ok(last_seq)
@@ -181,161 +160,13 @@ impl Journal for MemoryJournal {
     }
 }
 
-impl Shelf {
-    fn find(&self, scope: &Scope, id: &TaskId) -> Option<&Entry> {
-        self.owners.get(scope)?.get(id)
-    }
-
-    fn check_create(
-        &self,
-        scope: &Scope,
-        id: &TaskId,
-        bytes: usize,
-        limits: MemoryLimits,
-    ) -> Result<(), JournalError> {
-        if self.find(scope, id).is_some() {
-            return Err(JournalError::Exists { id: id.clone() });
-        }
-        let running = self.tasks - self.ended.len();
-        if running >= limits.tasks_max {
-            return Err(limits.full());
-        }
-        self.check_room(bytes, limits)
-    }
-
-    fn check_append(
-        &self,
-        scope: &Scope,
-        id: &TaskId,
-        expected: u64,
-        events: &[TaskEvent],
-        bytes: usize,
-        limits: MemoryLimits,
-    ) -> Result<(), JournalError> {
-        let Some(entry) = self.find(scope, id) else {
-            return Err(JournalError::NotFound { id: id.clone() });
-        };
-        let actual = entry.last_seq;
-        if actual != expected {
-            return Err(JournalError::Conflict { id: id.clone(), expected, actual });
-        }
-        entry.task.admits(events)?;
-        if events.last().is_some_and(ends) { Ok(()) } else { self.check_room(bytes, limits) }
-    }
-
-    /// Ended tasks can be forgotten, so only running ones stand in the way.
-    fn check_room(&self, bytes: usize, limits: MemoryLimits) -> Result<(), JournalError> {
-        let fits = self.running_bytes.saturating_add(bytes) <= limits.bytes_max;
-        if fits { Ok(()) } else { Err(limits.full()) }
-    }
-
-    fn insert(&mut self, scope: &Scope, id: TaskId, entry: Entry) {
-        self.tasks += 1;
-        self.bytes += entry.bytes;
-        let ended = entry.task.status.state.is_terminal().then(|| id.clone());
-        if ended.is_none() {
-            self.running_bytes += entry.bytes;
-        }
-        self.owners.entry(scope.clone()).or_default().insert(id, entry);
-        if let Some(id) = ended {
-            self.ended.push_back((self.own_name(scope), id));
-        }
-    }
-
-    /// The scope as the map has it. Its texts are then kept once for an owner, not once for a task.
-    fn own_name(&self, scope: &Scope) -> Scope {
-        self.owners.get_key_value(scope).map_or(scope, |(own, _)| own).clone()
-    }
-
-    /// Adds `events`, which were checked, to the task and returns the number of the newest.
-    fn append(
-        &mut self,
-        scope: &Scope,
-        id: &TaskId,
-        events: Vec<TaskEvent>,
-        bytes: usize,
-    ) -> Result<u64, JournalError> {
-        let Some(entry) = self.owners.get_mut(scope).and_then(|tasks| tasks.get_mut(id)) else {
-            return Err(JournalError::NotFound { id: id.clone() });
-        };
-        if events.is_empty() {
-            return Ok(entry.last_seq);
-        }
-        // Copies the task only while a reader holds it.
-        let task = Arc::make_mut(&mut entry.task);
-        let mut replaced = 0;
-        for event in events {
-            replaced += replaced_bytes(task, &event);
-            task.apply(event)?;
-            entry.last_seq += 1;
-        }
-        let ended = task.status.state.is_terminal();
-        let before = entry.bytes;
-        entry.bytes = (before + bytes).saturating_sub(replaced);
-        let (after, last_seq) = (entry.bytes, entry.last_seq);
-        self.bytes = self.bytes - before + after;
-        self.running_bytes -= before;
-        if ended {
-            self.ended.push_back((self.own_name(scope), id.clone()));
-        } else {
-            self.running_bytes += after;
-        }
-        Ok(last_seq)
-    }
-
-    /// Takes out the tasks that ended first until the rest fits.
-    fn forget(&mut self, limits: MemoryLimits) -> Vec<Entry> {
-        let mut forgotten = Vec::new();
-        while self.tasks > limits.tasks_max || self.bytes > limits.bytes_max {
-            let Some((scope, id)) = self.ended.pop_front() else { break };
-            let Some(tasks) = self.owners.get_mut(&scope) else { continue };
-            let removed = tasks.remove(&id);
-            if tasks.is_empty() {
-                self.owners.remove(&scope);
-            }
-            if let Some(entry) = removed {
-                self.tasks -= 1;
-                self.bytes -= entry.bytes;
-                forgotten.push(entry);
-            }
-        }
-        forgotten
-    }
-}
-
-impl Entry {
-    fn fold(scope: &Scope, new: NewTask) -> Result<(TaskId, Self), JournalError> {
-        // Its owner's names count for every task, because the first of an owner brings them.
-        let names = [scope.agent.as_str(), &scope.tenant, &scope.owner, new.id.as_str()];
-        let bytes = TASK_BYTES
-            + names.iter().map(|name| name.len()).sum::<usize>()
-            + new.subject.as_ref().map_or(0, |subject| subject.len())
-            + new.events.iter().map(event_bytes).sum::<usize>();
-        let mut events = new.events.into_iter();
-        let first = events.next().ok_or(EventError::NotSubmitted)?;
-        let mut task = Task::begin(new.id.clone(), new.context_id, first)?;
-        let mut last_seq = 1;
-        for event in events {
-            task.apply(event)?;
-            last_seq += 1;
-        }
-        let (capability, subject) = (new.capability, new.subject);
-        Ok((new.id, Self { task: Arc::new(task), capability, subject, last_seq, bytes }))
-    }
-
-    fn stored(&self) -> StoredTask {
-        StoredTask {
-            task: Arc::clone(&self.task),
-            capability: self.capability.clone(),
-            subject: self.subject.clone(),
-            last_seq: self.last_seq,
-        }
-    }
-}
-
 impl MemoryLimits {
-    fn full(self) -> JournalError {
-        JournalError::Full { tasks_max: self.tasks_max, bytes_max: self.bytes_max }
+    /// What one owner may have of it.
+    fn of_owner(self) -> Self {
+        Self {
+            tasks_max: self.tasks_max.div_ceil(OWNERS_PART),
+            bytes_max: self.bytes_max.div_ceil(OWNERS_PART),
+        }
     }
 }
 
@@ -345,10 +176,6 @@ impl Default for MemoryLimits {
     fn default() -> Self {
         Self { tasks_max: 250_000, bytes_max: 256 * 1024 * 1024 }
     }
-}
-
-fn ends(event: &TaskEvent) -> bool {
-    matches!(event, TaskEvent::Status(status) if status.state.is_terminal())
 }
 
 #[cfg(test)]

@@ -1,95 +1,168 @@
-//! How much memory an event takes, closely enough for a bound.
+//! How much memory a task takes, closely enough for a bound: what its containers hold, used or in
+//! reserve.
 
-use convoke_model::{Artifact, Content, Json, Message, Part, Task, TaskEvent, TaskState};
+use convoke_model::{Artifact, Content, EventError, Json, Message, Part, Task, TaskEvent};
 
-/// What an allocation costs beside its content: a header, a count, rounding.
-const ALLOCATION_BYTES: usize = 32;
+/// What an allocator adds to a block.
+///
+/// Source: glibc, jemalloc and mimalloc add 0 to 16 bytes to small blocks, for a header or by
+/// rounding up to the next size.
+const BLOCK_BYTES: usize = 16;
 
-/// About how many bytes of memory `event` takes.
+/// The two counts before the content of an `Arc`.
+const COUNTS_BYTES: usize = 2 * size_of::<usize>();
+
+/// What [`put`] has changed, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// What the event touched took this much before,
+    pub(crate) freed: usize,
+    /// and takes this much now.
+    pub(crate) taken: usize,
+}
+
+/// Adds `event` to `task`, and says by how much its [`task_bytes`] change. It looks only at what the
+/// event touches, so a task that grows by many small pieces costs no more than it has to.
+///
+/// # Errors
+///
+/// As [`Task::apply`]; nothing has changed.
+pub(crate) fn put(task: &mut Task, event: TaskEvent) -> Result<Change, EventError> {
+    let TaskEvent::Artifact { artifact, append, .. } = &event else {
+        let old = task.history.len();
+        let freed = conversation_bytes(task, old);
+        task.apply(event)?;
+        return Ok(Change { freed, taken: conversation_bytes(task, old) });
+    };
+    let known = task.artifacts.iter().position(|known| known.artifact_id == artifact.artifact_id);
+    // Of an artifact that is added to, the parts stay; to the last of them text may be joined.
+    let old = match known {
+        Some(at) if *append => task.artifacts[at].parts.len().saturating_sub(1),
+        _ => 0,
+    };
+    let freed = result_bytes(task, known, old);
+    task.apply(event)?;
+    let at = known.or(task.artifacts.len().checked_sub(1));
+    Ok(Change { freed, taken: result_bytes(task, at, old) })
+}
+
+/// About how many bytes of memory `task` takes behind an `Arc`.
+pub(crate) fn task_bytes(task: &Task) -> usize {
+    BLOCK_BYTES
+        + COUNTS_BYTES
+        + size_of::<Task>()
+        + text_bytes(task.id.as_str())
+        + text_bytes(task.context_id.as_str())
+        + conversation_bytes(task, 0)
+        + list_bytes(&task.artifacts)
+        + task.artifacts.iter().map(|artifact| artifact_bytes(artifact, 0)).sum::<usize>()
+        + task.metadata.as_ref().map_or(0, json_bytes)
+}
+
+/// About how many bytes of memory `event` takes at most once it is part of a task that has room for
+/// it in its lists.
 pub(crate) fn event_bytes(event: &TaskEvent) -> usize {
     let content = match event {
         TaskEvent::Submitted { message, .. } | TaskEvent::Message(message) => {
             message_bytes(message)
         }
         TaskEvent::Status(status) => status.message.as_ref().map_or(0, message_bytes),
-        TaskEvent::Artifact { artifact, .. } => artifact_bytes(artifact),
+        TaskEvent::Artifact { artifact, .. } => artifact_bytes(artifact, 0),
     };
     size_of::<TaskEvent>() + content
 }
 
-/// About how many bytes of memory `task` gives back when `event` is added to it: a status that is
-/// replaced, an artifact that is made anew. Without this a task that says for hours how far it is
-/// would count as large.
-pub(crate) fn replaced_bytes(task: &Task, event: &TaskEvent) -> usize {
-    match event {
-        // A question moves to the history, and the first status came with the submission.
-        TaskEvent::Status(_)
-            if task.status.state.is_interrupted() || task.status.state == TaskState::Submitted =>
-        {
-            0
-        }
-        TaskEvent::Status(_) => {
-            size_of::<TaskEvent>() + task.status.message.as_ref().map_or(0, message_bytes)
-        }
-        TaskEvent::Artifact { artifact, append: false, .. } => {
-            let known =
-                task.artifacts.iter().find(|known| known.artifact_id == artifact.artifact_id);
-            known.map_or(0, |known| size_of::<TaskEvent>() + artifact_bytes(known))
-        }
-        TaskEvent::Artifact { .. } | TaskEvent::Submitted { .. } | TaskEvent::Message(_) => 0,
-    }
+/// What is said in `task`, from message `from` on.
+fn conversation_bytes(task: &Task, from: usize) -> usize {
+    let messages = task.history.iter().skip(from).map(message_bytes);
+    list_bytes(&task.history)
+        + messages.sum::<usize>()
+        + task.status.message.as_ref().map_or(0, message_bytes)
 }
 
+/// The results of `task` as a list, and artifact `at` of it from part `from` on.
+fn result_bytes(task: &Task, at: Option<usize>, from: usize) -> usize {
+    let artifact = at.and_then(|at| task.artifacts.get(at));
+    list_bytes(&task.artifacts) + artifact.map_or(0, |artifact| artifact_bytes(artifact, from))
+}
+
+/// What a message points to.
 fn message_bytes(message: &Message) -> usize {
     let ids = message.reference_task_ids.iter().map(|id| text_bytes(id.as_str()));
     text_bytes(message.message_id.as_str())
         + message.context_id.as_ref().map_or(0, |id| text_bytes(id.as_str()))
         + message.task_id.as_ref().map_or(0, |id| text_bytes(id.as_str()))
+        + list_bytes(&message.parts)
         + message.parts.iter().map(part_bytes).sum::<usize>()
         + message.metadata.as_ref().map_or(0, json_bytes)
-        + message.extensions.iter().map(|uri| text_bytes(uri)).sum::<usize>()
+        + extensions_bytes(&message.extensions)
+        + list_bytes(&message.reference_task_ids)
         + ids.sum::<usize>()
         + unknown_bytes(&message.unknown)
 }
 
-fn artifact_bytes(artifact: &Artifact) -> usize {
+/// What an artifact points to, of its parts those from number `from` on.
+fn artifact_bytes(artifact: &Artifact, from: usize) -> usize {
     text_bytes(artifact.artifact_id.as_str())
-        + artifact.name.as_deref().map_or(0, text_bytes)
-        + artifact.description.as_deref().map_or(0, text_bytes)
-        + artifact.parts.iter().map(part_bytes).sum::<usize>()
+        + artifact.name.as_ref().map_or(0, string_bytes)
+        + artifact.description.as_ref().map_or(0, string_bytes)
+        + list_bytes(&artifact.parts)
+        + artifact.parts.iter().skip(from).map(part_bytes).sum::<usize>()
         + artifact.metadata.as_ref().map_or(0, json_bytes)
-        + artifact.extensions.iter().map(|uri| text_bytes(uri)).sum::<usize>()
+        + extensions_bytes(&artifact.extensions)
         + unknown_bytes(&artifact.unknown)
 }
 
+/// What a part points to.
 fn part_bytes(part: &Part) -> usize {
     let content = match &part.content {
-        Content::Text(text) | Content::Raw(text) | Content::Url(text) => text_bytes(text),
+        Content::Text(text) | Content::Raw(text) | Content::Url(text) => string_bytes(text),
         Content::Data(json) => json_bytes(json),
     };
-    size_of::<Part>()
-        + content
+    content
         + part.metadata.as_ref().map_or(0, json_bytes)
-        + part.filename.as_deref().map_or(0, text_bytes)
-        + part.media_type.as_deref().map_or(0, text_bytes)
+        + part.filename.as_ref().map_or(0, string_bytes)
+        + part.media_type.as_ref().map_or(0, string_bytes)
         + unknown_bytes(&part.unknown)
 }
 
-fn unknown_bytes(fields: &[(String, Json)]) -> usize {
-    fields.iter().map(|(name, value)| text_bytes(name) + json_bytes(value)).sum()
+fn extensions_bytes(extensions: &Vec<String>) -> usize {
+    list_bytes(extensions) + extensions.iter().map(string_bytes).sum::<usize>()
+}
+
+fn unknown_bytes(fields: &Vec<(String, Json)>) -> usize {
+    let fields_bytes = fields.iter().map(|(name, value)| string_bytes(name) + json_bytes(value));
+    list_bytes(fields) + fields_bytes.sum::<usize>()
 }
 
 fn json_bytes(json: &Json) -> usize {
     text_bytes(json.get())
 }
 
-fn text_bytes(text: &str) -> usize {
-    size_of::<String>() + ALLOCATION_BYTES + text.len()
+/// A text behind an `Arc`.
+pub(crate) fn text_bytes(text: &str) -> usize {
+    BLOCK_BYTES + COUNTS_BYTES + text.len()
+}
+
+/// What a string points to. One that is joined from pieces has room for more of them.
+fn string_bytes(text: &String) -> usize {
+    block_bytes(text.capacity())
+}
+
+/// What a list points to, without what its items point to.
+fn list_bytes<T>(list: &Vec<T>) -> usize {
+    block_bytes(list.capacity() * size_of::<T>())
+}
+
+/// Nothing is no block.
+fn block_bytes(content: usize) -> usize {
+    if content == 0 { 0 } else { BLOCK_BYTES + content }
 }
 
 #[cfg(test)]
 mod tests {
-    use convoke_model::{MessageId, Role, TaskState, TaskStatus, UnixMillis};
+    use convoke_model::{ArtifactId, ContextId, MessageId, Role, TaskId};
+    use convoke_model::{TaskState, TaskStatus, UnixMillis};
 
     use super::*;
 
@@ -130,5 +203,80 @@ mod tests {
             assert!(event_bytes(&TaskEvent::Message(message)) > LONG);
         }
         assert!(event_bytes(&TaskEvent::Message(plain())) < 1024);
+    }
+
+    fn message(text: &str) -> Message {
+        let part = Part::new(Content::Text(text.to_owned()));
+        Message::new(MessageId::parse("m").unwrap(), Role::User, vec![part])
+    }
+
+    fn status(state: TaskState, text: &str) -> TaskEvent {
+        let message = Some(message(text));
+        TaskEvent::Status(TaskStatus { state, message, timestamp: UnixMillis(1) })
+    }
+
+    fn piece(id: &str, content: Content, append: bool) -> TaskEvent {
+        let artifact = Artifact {
+            artifact_id: ArtifactId::parse(id).unwrap(),
+            name: Some("name".to_owned()),
+            description: None,
+            parts: vec![Part::new(content)],
+            metadata: Some(Json::empty_object()),
+            extensions: vec!["urn:x".to_owned()],
+            unknown: Vec::new(),
+        };
+        TaskEvent::Artifact { artifact, append, last: false }
+    }
+
+    fn task() -> Task {
+        let first = TaskEvent::Submitted { message: message("begin"), at: UnixMillis(1) };
+        Task::begin(TaskId::parse("t").unwrap(), ContextId::parse("c").unwrap(), first).unwrap()
+    }
+
+    /// What is said of each change, summed up, is what the whole comes to.
+    #[test]
+    fn changes_add_up_to_the_whole() {
+        let text = |n: usize| Content::Text("x".repeat(n));
+        let data = || Content::Data(Json::of(&[1, 2, 3]).unwrap());
+        let mut task = task();
+        let mut bytes = task_bytes(&task);
+        for round in 0..200 {
+            for event in [
+                status(TaskState::Working, &"y".repeat(round)),
+                piece("replaced", text(1000 - round), false),
+                piece("joined", text(round), round != 0),
+                piece("listed", data(), round != 0),
+                piece("mixed", if round % 3 == 0 { data() } else { text(7) }, round != 0),
+                piece(&format!("own {round}"), data(), false),
+                status(TaskState::InputRequired, "what now?"),
+                TaskEvent::Message(message("this")),
+            ] {
+                let change = put(&mut task, event).unwrap();
+                bytes = bytes + change.taken - change.freed;
+                assert_eq!(bytes, task_bytes(&task), "round {round}");
+            }
+        }
+        let change = put(&mut task, status(TaskState::Completed, "")).unwrap();
+        assert_eq!(bytes + change.taken - change.freed, task_bytes(&task));
+        assert!(put(&mut task, TaskEvent::Message(message("late"))).is_err());
+    }
+
+    /// Room in reserve is memory too: a list of one has room for four, and a text that grew has room
+    /// to grow.
+    #[test]
+    fn what_is_in_reserve_counts() {
+        let mut task = task();
+        let plain = task_bytes(&task);
+        task.history.reserve_exact(100);
+        assert!(task_bytes(&task) - plain >= 100 * size_of::<Message>());
+        let plain = task_bytes(&task);
+        task.artifacts.reserve_exact(100);
+        assert!(task_bytes(&task) - plain >= 100 * size_of::<Artifact>());
+        let plain = task_bytes(&task);
+        let Content::Text(text) = &mut task.history[0].parts[0].content else {
+            unreachable!("it is a text")
+        };
+        text.reserve_exact(10_000);
+        assert!(task_bytes(&task) - plain >= 10_000 - "begin".len());
     }
 }

@@ -98,9 +98,10 @@ impl Service {
     /// What a caller is told of a journal that does not take or give something.
     pub(crate) fn commit_fault(&self, error: &JournalError) -> Fault {
         match error {
-            JournalError::Full { .. } => {
+            JournalError::OwnerFull { .. } => {
                 Fault::new(FaultCode::ResourceExhausted, error.to_string())
             }
+            JournalError::Full { .. } => Fault::new(FaultCode::Unavailable, error.to_string()),
             JournalError::Audit(why) => {
                 self.metrics.audit_refused();
                 tracing::error!(error = %why, "Audit record was not taken");
