@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use convoke_agent::{Agent, Host, HostError};
 pub use convoke_node::config;
@@ -19,6 +20,10 @@ use tokio_util::sync::CancellationToken;
 pub use crate::check::{Checked, CheckedCapability, check};
 use crate::command_line::{self, Help, Wish};
 pub use crate::ending::{EndSignal, Ending};
+
+/// How long the end of a process waits for threads that are blocked. What has to be on a disk is
+/// there before the end begins.
+const BLOCKED_MAX: Duration = Duration::from_secs(1);
 
 /// How [`run`] serves, beside what the configuration says.
 #[derive(Debug, Clone, Default)]
@@ -108,11 +113,15 @@ fn serve<A: Agent>(agent: A, config: &Path, dev: Option<SocketAddr>) -> Result<(
         let reload = on_hangup(&shutdown).map_err(ServeError::Runtime)?;
         run(config, host, ServeOptions { dev, shutdown, cut, reload, log_panics: true }).await
     });
-    if matches!(served, Err(ServeError::Cut { .. })) {
-        // What still runs there is what was cut.
-        runtime.shutdown_background();
-    }
+    end_runtime(runtime, matches!(served, Err(ServeError::Cut { .. })));
     served.map_err(|error| error.ended_by(ending.cut_by()))
+}
+
+/// Ends the runtime of a process that has nothing to say any more. Threads that are blocked in it,
+/// such as by a disk that does not answer, have a second to come back and are then left
+/// behind; what was `cut` off is not waited for at all.
+pub fn end_runtime(runtime: tokio::runtime::Runtime, cut: bool) {
+    runtime.shutdown_timeout(if cut { Duration::ZERO } else { BLOCKED_MAX });
 }
 
 /// Serves the agent in `host` with the configuration at `config` until `options.shutdown`.
@@ -320,4 +329,27 @@ pub(crate) fn say(line: std::fmt::Arguments<'_>) {
     use std::io::Write;
     // A reader of standard error who has gone away is no reason to fail.
     let _gone = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    #[test]
+    fn the_end_leaves_a_blocked_thread_behind() {
+        let check = |cut: bool| {
+            let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+            let (_end, until) = std::sync::mpsc::channel::<()>();
+            let (begun, has_begun) = std::sync::mpsc::channel();
+            runtime.spawn_blocking(move || {
+                begun.send(()).unwrap();
+                until.recv()
+            });
+            has_begun.recv().unwrap();
+            // Its thread waits for `_end`, which outlives the runtime; to wait for it is to hang.
+            super::end_runtime(runtime, cut);
+        };
+        check(false);
+        check(true);
+    }
 }
