@@ -117,9 +117,7 @@ fn run(cli: Cli, quiet: bool, paint: Paint) -> Result<(), Failure> {
 fn until_ended(serving: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = many_threads()?;
     let ended = runtime.block_on(serving);
-    if ended.is_err() {
-        runtime.shutdown_background();
-    }
+    convoke::serve::end_runtime(runtime, ended.is_err());
     ended
 }
 
