@@ -10,6 +10,7 @@ pub mod issuer;
 pub mod jwt;
 mod look;
 mod material;
+mod pem_words;
 mod process;
 mod profile;
 pub mod regular_file;

@@ -11,6 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
 use zeroize::Zeroizing;
 
+use crate::pem_words::pem_words;
 use crate::profile::{self, ProfileError};
 
 /// Most certificates of one chain or one bundle.
@@ -93,12 +94,12 @@ pub enum MaterialError {
     #[error("no root of the own trust domain `{0}`")]
     NoOwnRoot(TrustDomain),
     /// A text is not PEM, or does not hold what it should.
-    #[error("{what} is not PEM with what it should hold")]
+    #[error("{what} is not PEM with what it should hold: {why}")]
     Pem {
         /// Which text.
         what: &'static str,
-        /// What the reader said.
-        source: rustls_pki_types::pem::Error,
+        /// What is wrong with it.
+        why: String,
     },
 }
 
@@ -162,7 +163,7 @@ impl Material {
         bundles: &[(TrustDomain, &[u8])],
     ) -> Result<Self, MaterialError> {
         let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|source| MaterialError::Pem { what: "private key", source })?;
+            .map_err(|error| MaterialError::Pem { what: "private key", why: pem_words(&error) })?;
         let bundles = bundles
             .iter()
             .map(|(trust_domain, roots)| {
@@ -367,7 +368,7 @@ fn certificates(
     CertificateDer::pem_slice_iter(pem)
         .take(CERTIFICATES_MAX + 1)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| MaterialError::Pem { what, source })
+        .map_err(|error| MaterialError::Pem { what, why: pem_words(&error) })
 }
 
 impl fmt::Debug for Material {

@@ -35,8 +35,15 @@ impl DataDir {
             let path = path.clone();
             move |source| IssuerError::File { action, path, source }
         };
-        let made = DirBuilder::new().recursive(true).mode(DIR_MODE).create(&path);
-        made.map_err(failed("make directory"))?;
+        // Only the directory itself is for nobody else: workloads of other users may have to pass
+        // those above it, where the socket can be too.
+        if let Some(above) = path.parent() {
+            fs::create_dir_all(above).map_err(failed("make the directories above"))?;
+        }
+        match DirBuilder::new().mode(DIR_MODE).create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(failed("make directory"))?,
+        }
         let found = fs::metadata(&path).map_err(failed("look at"))?;
         check_secret(&path, &found, own_uid, DIR_MODE)?;
         let lock_path = path.join(LOCK);
@@ -140,6 +147,23 @@ mod tests {
     use super::super::error::chain;
     use super::*;
     use crate::process::own_uid;
+
+    #[test]
+    fn only_the_directory_itself_is_closed_to_others() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let mode =
+            |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+        // What a directory gets here that nobody says a mode for.
+        fs::create_dir(dir.path().join("plain")).unwrap();
+        let own_uid = fs::metadata(dir.path()).unwrap().uid();
+        for _ in 0..2 {
+            let data = dir.path().join("new/above/data");
+            DataDir::open(data, own_uid).unwrap();
+            assert_eq!(mode("new/above/data"), DIR_MODE);
+            assert_eq!((mode("new"), mode("new/above")), (mode("plain"), mode("plain")));
+        }
+    }
 
     #[test]
     fn files_are_replaced_as_a_whole_and_read_within_bounds() {

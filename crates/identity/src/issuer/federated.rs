@@ -21,6 +21,7 @@ use tokio::time::MissedTickBehavior;
 use super::error::{self, IssuerError};
 use crate::jwt::JwtBundle;
 use crate::look::Look;
+use crate::pem_words::pem_words;
 use crate::regular_file;
 
 /// Largest bundle file that is read, in bytes.
@@ -197,7 +198,7 @@ fn parse(text: &[u8]) -> Result<Federated, String> {
         Some(b'{') => parse_document(text)?,
         _ => {
             let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-            (roots.map_err(|error| error.to_string())?, Vec::new())
+            (roots.map_err(|error| pem_words(&error))?, Vec::new())
         }
     };
     if roots.is_empty() {

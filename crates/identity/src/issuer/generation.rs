@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::error::IssuerError;
 use crate::jwt::SigningKey;
+use crate::pem_words::pem_words;
 
 /// How far before its making a certificate becomes valid, for clocks that are a little behind.
 const BACKDATED: Duration = Duration::from_secs(60);
@@ -140,7 +141,7 @@ pub(super) fn parse_pem(
         |reason: &str| IssuerError::Authority { path: path.to_owned(), reason: reason.to_owned() };
     let (mut generations, mut keys, mut incomplete) = (Vec::new(), Vec::new(), false);
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
-        let (kind, der) = section.map_err(|error| bad(&error.to_string()))?;
+        let (kind, der) = section.map_err(|error| bad(&pem_words(&error)))?;
         match kind {
             SectionKind::PrivateKey => {
                 let der = Zeroizing::new(der);
