@@ -1,5 +1,6 @@
 //! From the text of a policy to a program: which Rego it is, and whether it can be asked.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -47,6 +48,7 @@ pub(crate) fn load(source: &PolicySource, options: &PolicyOptions) -> Result<Loa
             max: SOURCE_BYTES_MAX,
         });
     }
+    let source = &*without_mark(source);
     let data = data::merge(&options.data, Some(&options.package))?;
     let mut furthest: Option<Said> = None;
     for dialect in dialects(options.language, words(source)) {
@@ -72,6 +74,16 @@ pub(crate) fn load(source: &PolicySource, options: &PolicyOptions) -> Result<Loa
         cure: cure(&failed.message, options.language, words(source)),
         message: failed.message,
     })
+}
+
+/// `source` without the byte order mark that some editors put first.
+///
+/// Source: OPA's scanner passes over it there, and refuses it everywhere else.
+fn without_mark(source: &PolicySource) -> Cow<'_, PolicySource> {
+    match source.text.strip_prefix('\u{feff}') {
+        Some(text) => Cow::Owned(PolicySource { name: source.name.clone(), text: text.to_owned() }),
+        None => Cow::Borrowed(source),
+    }
 }
 
 /// How far a dialect got. One that lacks a keyword of v1 says no more than that this is v0.
@@ -186,6 +198,8 @@ pub(crate) fn read_any(
         let (name, bytes) = (name.clone(), text.len());
         return Err(LoadError::TooLarge { name, bytes, max: SOURCE_BYTES_MAX });
     }
+    let source = &*without_mark(source);
+    let text = &source.text;
     let mut first: Option<Said> = None;
     for dialect in dialects(language, words(source)) {
         let v0 = dialect != Dialect::V1;
@@ -337,6 +351,24 @@ mod tests {
         };
         assert_eq!((program.v0, program.text.lines().next()), (v0, Some(first_line)), "{text}");
         assert_eq!(program.text.lines().count(), text.lines().count());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over_at_the_beginning_alone() {
+        for seed in [SEED_WORKER, SEED_ORCHESTRATOR] {
+            let read = |text: &str| load(&source(text), &patient()).map(|loaded| loaded.program);
+            let (plain, marked) = (read(seed).unwrap(), read(&format!("\u{feff}{seed}")).unwrap());
+            assert_eq!((plain.v0, &plain.text), (marked.v0, &marked.text));
+            assert_eq!(plain.revision, marked.revision);
+            assert_eq!(
+                read_any(&source(&format!("\u{feff}{seed}")), None).unwrap(),
+                read_any(&source(seed), None).unwrap()
+            );
+            for wrong in [format!("\u{feff}\u{feff}{seed}"), format!("{seed}\u{feff}")] {
+                assert!(load(&source(&wrong), &patient()).is_err());
+                assert!(read_any(&source(&wrong), None).is_err());
+            }
+        }
     }
 
     fn check_refused(text: &str, expected: &str) {
