@@ -3,12 +3,13 @@
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::thread;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::process::{Done, Process, json_object};
+use crate::process::{Done, PATIENCE, Process, json_object};
 use crate::wire::Request;
-use crate::world::{Agent, SENTENCE, Setup, Tutorial, WORKER, World, replaced};
+use crate::world::{Agent, BINARY, SENTENCE, Setup, Tutorial, WORKER, World, replaced};
 
 #[test]
 fn a_running_request_finishes_after_sigterm() {
@@ -86,6 +87,38 @@ fn a_second_signal_ends_an_issuer_that_somebody_holds_up() {
 }
 
 /// The line with the error of a command that also logs.
+#[test]
+fn a_file_that_may_not_grow_is_as_a_full_disk() {
+    let world = World::new();
+    let _issuer = world.issuer("example.org");
+    world.write("config/worker.yaml", &world.config(document_pipeline::WORKER_CONFIG));
+    world.write("policies/worker_policy.rego", document_pipeline::WORKER_POLICY);
+    // Some records fit; the shell counts in blocks of 512 or 1024 bytes.
+    let serve = format!(
+        "ulimit -f 3; exec {BINARY} serve --agent document-worker config/worker.yaml \
+         --until-stdin-ends"
+    );
+    let mut process = Process::start("worker", &mut world.program("sh".as_ref(), &["-c", &serve]));
+    let port = process.wait_for_message("Agent server started")["port"].clone();
+    let address = format!("https://localhost:{port}");
+    // A reload of what has not changed, which is no reason to end either.
+    process.signal("HUP");
+    let call = || world.call_at(WORKER, &address, "count_words", r#"{"text": "a b"}"#, &[]);
+    let refused = (0..20).map(|_| call()).find(|done| done.code != Some(0)).unwrap();
+    assert!(refused.stderr.contains("audit"), "{refused:?}");
+    assert_ne!(call().code, Some(0), "and it stays so");
+    let socket = world.socket("example.org");
+    // Health is looked at from time to time.
+    let deadline = Instant::now() + PATIENCE;
+    let health = ["health", "--agent", WORKER, "--socket", &socket, &address];
+    while world.run(&health).code == Some(0) {
+        assert!(Instant::now() < deadline, "it says that it is ready");
+    }
+    let failed = process.json_lines().into_iter().find(|line| line["level"] == "ERROR").unwrap();
+    assert!(failed.to_string().contains("File too large"), "{failed}");
+    assert!(process.stop().code().is_some(), "no signal ended it");
+}
+
 fn error_of(done: &Done) -> &str {
     let line = done.stderr.lines().find_map(|line| line.strip_prefix("error: "));
     line.unwrap_or_else(|| panic!("{done:?}"))
