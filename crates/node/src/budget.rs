@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use convoke_model::{Fault, FaultCode, limits};
+use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -23,10 +24,12 @@ pub(crate) struct Budget {
     all: Arc<Semaphore>,
     owners: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
     owner_permits: usize,
+    /// What may be held already by those who wait for room to send it.
+    held: Semaphore,
 }
 
 /// Room that is held until it is dropped; none for what is small.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Room(Option<[OwnedSemaphorePermit; 2]>);
 
 impl Budget {
@@ -38,19 +41,29 @@ impl Budget {
             all: Arc::new(Semaphore::new(all)),
             owners: Mutex::default(),
             owner_permits: all / OWNERS_PART,
+            held: Semaphore::new(all / OWNERS_PART),
         }
+    }
+
+    /// The largest piece that there can be room for, in bytes.
+    pub(crate) fn largest(&self) -> usize {
+        self.owner_permits * PERMIT_BYTES
     }
 
     /// Waits for room for `bytes` of `owner`'s.
     ///
     /// # Errors
     ///
-    /// [`FaultCode::ResourceExhausted`] if there was none in time.
+    /// [`FaultCode::ResourceExhausted`] if there was none in time, and
+    /// [`FaultCode::UnsupportedOperation`] at once if there never can be.
     pub(crate) async fn room(&self, owner: &Arc<str>, bytes: usize) -> Result<Room, Fault> {
         if bytes <= limits::SMALL_BODY_BYTES_MAX {
             return Ok(Room(None));
         }
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        if bytes > self.largest() {
+            return Err(too_large("it", bytes, self.largest(), "ask for less at a time"));
+        }
+        let permits = permits(bytes);
         let own = self.owner(owner);
         let acquired = timeout(limits::LARGE_BODY_WAIT, async {
             // First the owner's own part, so that what waits holds nothing of the others'.
@@ -59,11 +72,27 @@ impl Budget {
         });
         match acquired.await {
             Ok(Some(held)) => Ok(Room(Some(held))),
-            _ => Err(Fault::new(
-                FaultCode::ResourceExhausted,
-                "too many large requests or answers at once; try again later",
-            )),
+            _ => Err(busy()),
         }
+    }
+
+    /// As [`Budget::room`], for what is there already and is held while this waits. What waits like
+    /// that is bounded too, over all owners; beyond it nobody waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Budget::room`].
+    pub(crate) async fn room_for_held(
+        &self,
+        owner: &Arc<str>,
+        bytes: usize,
+    ) -> Result<Room, Fault> {
+        let at_once = self.room(owner, bytes).now_or_never();
+        if let Some(room) = at_once {
+            return room;
+        }
+        let Ok(_waiting) = self.held.try_acquire_many(permits(bytes)) else { return Err(busy()) };
+        self.room(owner, bytes).await
     }
 
     fn owner(&self, owner: &Arc<str>) -> Arc<Semaphore> {
@@ -81,9 +110,52 @@ impl Budget {
     }
 }
 
+/// The refusal of an answer about `what`, which takes `bytes` and can have no more than `largest`:
+/// trying again does not help, `cure` does.
+pub(crate) fn too_large(what: &str, bytes: usize, largest: usize, cure: &str) -> Fault {
+    let text = format!(
+        "{what} is too large to be sent whole: {bytes} bytes, and an answer has at most {largest}; \
+         {cure}"
+    );
+    Fault::new(FaultCode::UnsupportedOperation, text)
+}
+
+fn busy() -> Fault {
+    Fault::new(
+        FaultCode::ResourceExhausted,
+        "too many large requests or answers at once; try again later",
+    )
+}
+
+fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX)
+}
+
 impl Room {
+    /// Whether this is enough for `bytes`.
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
+        match &self.0 {
+            None => bytes <= limits::SMALL_BODY_BYTES_MAX,
+            Some([own, _]) => bytes.div_ceil(PERMIT_BYTES) <= own.num_permits(),
+        }
+    }
+
+    /// Gives back what is more than `bytes` need.
+    fn shrink(&mut self, bytes: usize) {
+        if let Some(held) = &mut self.0 {
+            for permit in held {
+                let spare = permit.num_permits().saturating_sub(bytes.div_ceil(PERMIT_BYTES));
+                // Dropped here, where it goes back.
+                drop(permit.split(spare));
+            }
+        }
+    }
+
     /// `bytes`, which hold the room until the last of them is dropped, wherever they are then.
-    pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
+    ///
+    /// Room that they do not need is given back.
+    pub(crate) fn hold(mut self, bytes: Bytes) -> Bytes {
+        self.shrink(bytes.len());
         if self.0.is_none() { bytes } else { Bytes::from_owner(Holding { bytes, _room: self }) }
     }
 }
@@ -144,6 +216,42 @@ mod tests {
         assert!(budget.room(&ann, LARGE).await.is_err());
         drop(tail);
         assert!(budget.room(&ann, LARGE).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_can_never_fit_is_refused_at_once_and_not_as_busy() {
+        let budget = Budget::new(ALL, LARGE);
+        let refused = budget.room(&owner("ann"), budget.largest() + 1).now_or_never().unwrap();
+        assert_eq!(refused.map(drop).unwrap_err().code, FaultCode::UnsupportedOperation);
+        assert!(budget.room(&owner("ann"), budget.largest()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_that_turns_out_not_to_be_needed_is_given_back() {
+        let budget = Budget::new(4 * LARGE, LARGE);
+        let ann = owner("ann");
+        let room = budget.room(&ann, LARGE).await.unwrap();
+        assert!(room.fits(LARGE) && !room.fits(LARGE + 1));
+        let _held = room.hold(Bytes::from(vec![b' '; LARGE / 4]));
+        assert!(budget.room(&ann, LARGE * 3 / 4).await.is_ok());
+        assert!(budget.room(&ann, LARGE).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_while_it_waits_is_bounded() {
+        let budget = Budget::new(ALL, LARGE);
+        let (ann, ben) = (owner("ann"), owner("ben"));
+        // Twice this is what may wait, and what one owner may have.
+        let sent = budget.room(&ann, 2 * LARGE).await.unwrap();
+        let mut first = Box::pin(budget.room_for_held(&ann, LARGE));
+        let mut second = Box::pin(budget.room_for_held(&ann, LARGE));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        let third = budget.room_for_held(&ann, LARGE).now_or_never().unwrap();
+        assert_eq!(third.map(drop).unwrap_err().code, FaultCode::ResourceExhausted);
+        let other = budget.room_for_held(&ben, LARGE).now_or_never().unwrap();
+        assert!(other.is_ok(), "who need not wait is not in the way");
+        drop(sent);
+        assert!(first.await.is_ok() && second.await.is_ok());
     }
 
     #[tokio::test]

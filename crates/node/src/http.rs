@@ -27,7 +27,7 @@ use crate::observe::trace;
 use crate::operations::{self, Answer};
 use crate::routes::{self, AGENT_ROUTES, Document, Nothing, Target};
 use crate::service::Service;
-use crate::{deadline, ids, intake, stream};
+use crate::{answers, deadline, ids, intake, stream};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -181,24 +181,28 @@ impl Routes {
             });
             let took = service.clock.monotonic().saturating_sub(begun);
             request.completed(&outcome, took, recorded);
+            // A large answer has its room before there are bytes of it, and holds it until they are
+            // sent: who does not read it is bounded too.
             let encoded = match outcome {
                 Ok(Answer::Follow(follow)) => return stream::answer(*follow, id),
-                Ok(Answer::Message(message)) if kind == OperationKind::SendStreamingMessage => {
-                    return stream::answer_message(&message, &id);
+                Ok(Answer::Task(task)) => Ok(task.encode(&id, kind)),
+                Ok(Answer::Message(message)) => {
+                    let (answers, caller) = (&service.answers, &connection.caller_name);
+                    let room = answers::room_for_message(answers, caller, &message).await;
+                    match room {
+                        Ok((room, _)) if kind == OperationKind::SendStreamingMessage => {
+                            return stream::answer_message(&message, &id, room);
+                        }
+                        Ok((room, measure)) => Ok(room.hold(match measure.capacity() {
+                            None => jsonrpc::encode_message(&id, &message),
+                            Some(capacity) => jsonrpc::encode_message_in(&id, &message, capacity),
+                        })),
+                        Err(fault) => Err(fault),
+                    }
                 }
-                Ok(Answer::Message(message)) => Ok(jsonrpc::encode_message(&id, &message)),
-                Ok(Answer::Task(task)) => Ok(jsonrpc::encode_task(&id, kind, &task)),
                 Err(fault) => Err(fault),
             };
-            // A large answer holds its room until it is sent: who does not read it is bounded too.
-            let held = match encoded {
-                Ok(bytes) => {
-                    let room = service.answers.room(&connection.caller_name, bytes.len()).await;
-                    room.map(|room| room.hold(bytes))
-                }
-                Err(fault) => Err(fault),
-            };
-            match held {
+            match encoded {
                 Ok(bytes) => json(StatusCode::OK, bytes),
                 Err(fault) => {
                     let body = jsonrpc::encode_fault(Some(&id), &fault);

@@ -12,6 +12,7 @@
 //! | tasks: who follows them | [`stream`] |
 
 mod admission;
+mod answers;
 mod bodies;
 mod budget;
 mod calls;

@@ -8,12 +8,13 @@ use convoke_journal::StoredTask;
 use convoke_model::{
     AuditOutcome, AuditRecord, Caller, CancelTask, CapabilityName, Content, Fault, FaultCode,
     GetTask, Json, Message, Operation, OperationKind, Part, Reason, RequestId, Role, SendMessage,
-    SubscribeToTask, Task, TaskId, TraceContext, UnixMillis,
+    SubscribeToTask, TaskId, TraceContext, UnixMillis,
 };
 use convoke_policy::{Authorized, Question};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::answers::{Search, TaskAnswer};
 use crate::budget::Room;
 use crate::connection::{Connection, Listener};
 use crate::digest::sha256_hex;
@@ -21,7 +22,7 @@ use crate::handler::{Outcome, contained};
 use crate::observe::trace::Kind;
 use crate::service::Service;
 use crate::stream::Follow;
-use crate::tasks::{Join, Submission, Taken, not_found, state_of};
+use crate::tasks::{Join, Running, Submission, Taken, not_found, state_of};
 use crate::{context, ids};
 
 /// The wire by which operations come here, as policy and context see it.
@@ -30,7 +31,7 @@ const PROTOCOL: &str = "a2a/1.0";
 /// What an operation gives.
 pub(crate) enum Answer {
     Message(Message),
-    Task(Task),
+    Task(TaskAnswer),
     /// A task, and what becomes of it.
     Follow(Box<Follow>),
 }
@@ -54,10 +55,9 @@ pub(crate) struct Request<'a> {
 /// What an operation is about, known before policy is asked.
 pub(crate) struct Subject {
     pub(crate) index: CapabilityIndex,
-    /// The parameters of a call; a task operation has none.
+    /// The parameters of a call; a task operation has none. Nor is its task kept here: the journal
+    /// would have to copy it whenever it changes while a policy server or room is waited for.
     pub(crate) params: Option<Json>,
-    /// The stored task of a task operation.
-    pub(crate) stored: Option<StoredTask>,
 }
 
 impl Request<'_> {
@@ -71,7 +71,7 @@ impl Request<'_> {
         let (authorized, audit) = self.authorize(operation, &subject).await?;
         match authorized.into_parts().0 {
             Operation::SendMessage(request) => self.send(request, subject, audit).await,
-            Operation::GetTask(request) => self.get(request, subject, audit).await,
+            Operation::GetTask(request) => self.get(request, audit).await,
             Operation::CancelTask(request) => self.cancel(request, audit).await,
             Operation::SendStreamingMessage(request) => {
                 self.send_streaming(request, subject, audit, revision).await
@@ -120,7 +120,7 @@ impl Request<'_> {
                         let named = convoke_a2a::capability::named_capability(&request.message)?;
                         let (index, params) =
                             self.service.host.resolve(&request.message, named.as_ref())?;
-                        return Ok(Subject { index, params: Some(params), stored: None });
+                        return Ok(Subject { index, params: Some(params) });
                     }
                 }
             }
@@ -137,7 +137,7 @@ impl Request<'_> {
             let text = format!("the agent no longer has capability `{}`", stored.capability);
             Fault::new(FaultCode::UnsupportedOperation, text)
         })?;
-        Ok(Subject { index, params: None, stored: Some(stored) })
+        Ok(Subject { index, params: None })
     }
 
     /// Asks policy. A refusal is put on record here; what is allowed is put on record with what it
@@ -234,9 +234,12 @@ impl Request<'_> {
         if !configuration.return_immediately {
             self.until_the_deadline(running.answered()).await;
         }
-        let mut task = running.task(self.service).await?;
-        task.trim_history(configuration.history_length);
-        Ok(Answer::Task(task))
+        self.shown(&running, configuration.history_length).await
+    }
+
+    /// The answer that shows `running` as it stands now.
+    async fn shown(&self, running: &Running, history: Option<u32>) -> Result<Answer, Fault> {
+        running.answer(self.service, &self.connection.caller_name, history).await.map(Answer::Task)
     }
 
     /// Does what a message asks for: runs an ephemeral capability, makes a task, or gives a task
@@ -353,17 +356,24 @@ impl Request<'_> {
         }
     }
 
-    async fn get(
-        &self,
-        request: GetTask,
-        subject: Subject,
-        audit: AuditRecord,
-    ) -> Result<Answer, Fault> {
+    async fn get(&self, request: GetTask, audit: AuditRecord) -> Result<Answer, Fault> {
         self.service.put_on_record(Some(audit)).await?;
-        let stored = subject.stored.ok_or_else(|| not_found(&request.id))?;
-        let mut task = Arc::unwrap_or_clone(stored.task);
-        task.trim_history(request.history_length);
-        Ok(Answer::Task(task))
+        let history = request.history_length;
+        let (answers, caller) = (&self.service.answers, &self.connection.caller_name);
+        let mut search = Search::new(answers, caller);
+        loop {
+            let measure = {
+                let StoredTask { task, .. } = self.at_rest(&request.id).await?;
+                let measure = search.measure(&task, history)?;
+                if search.has_room(measure) {
+                    let is_whole = task.newest(history).len() == task.history.len();
+                    let task = if is_whole { task } else { Arc::new(task.showing(history)) };
+                    return Ok(Answer::Task(search.answer(task, measure)));
+                }
+                measure
+            };
+            search.wait(measure).await?;
+        }
     }
 
     async fn cancel(&self, request: CancelTask, audit: AuditRecord) -> Result<Answer, Fault> {
@@ -371,7 +381,7 @@ impl Request<'_> {
         match service.tasks.find(&self.connection.scope, &request.id) {
             Some(running) => {
                 service.tasks.cancel(service, &running, audit).await?;
-                running.task(service).await.map(Answer::Task)
+                self.shown(&running, None).await
             }
             None => {
                 service.put_on_record(Some(audit)).await?;
@@ -392,8 +402,7 @@ impl Request<'_> {
         }
     }
 
-    /// The task `id`, which nobody is at work on, as it is stored now: it may have been at work when
-    /// it was looked up, and have ended since.
+    /// The task `id` as it is stored now: it may have changed since it was looked up.
     pub(crate) async fn at_rest(&self, id: &TaskId) -> Result<StoredTask, Fault> {
         let read = self.service.journal.read(&self.connection.scope, id).await;
         read.map_err(|error| self.service.commit_fault(&error))?.ok_or_else(|| not_found(id))

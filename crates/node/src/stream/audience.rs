@@ -166,12 +166,13 @@ impl Subscriber {
         self.read.notify_one();
     }
 
-    /// The first event, if it has come: the task as the subscriber met it.
-    pub(crate) fn first(&self) -> Option<Bytes> {
-        let mut queue = self.queue();
-        let first = queue.events.pop_front()?;
-        queue.bytes = queue.bytes.saturating_sub(first.len());
-        Some(first)
+    /// Begins with a task in `state`, which it is shown; says whether more is wanted.
+    pub(crate) fn begin(&self, state: TaskState) -> bool {
+        let is_all = self.until.is_reached(state);
+        if is_all {
+            self.end(End::Complete);
+        }
+        !is_all
     }
 
     /// What has come, once something has, and the end if that is all.

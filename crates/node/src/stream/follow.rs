@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use bytes::Bytes;
 use convoke_agent::CapabilityIndex;
 use convoke_model::{
     AuditRecord, Fault, FaultCode, Json, Message, Operation, RequestId, Revision, SendMessage,
@@ -23,8 +22,6 @@ pub(crate) struct Follow {
     pub(super) rights: Rights,
     /// Seen as far as the decision that let the caller follow.
     pub(super) revision: watch::Receiver<Revision>,
-    /// The first event: the task.
-    pub(super) first: Bytes,
     pub(super) seat: Seat,
 }
 
@@ -54,7 +51,7 @@ impl Rights {
             about: OnceLock::new(),
             room: Mutex::new(Room::default()),
         };
-        let subject = Subject { index: self.capability, params: self.params.clone(), stored: None };
+        let subject = Subject { index: self.capability, params: self.params.clone() };
         request.authorize(self.operation.clone(), &subject).await.map(drop)
     }
 }
@@ -84,7 +81,7 @@ impl Request<'_> {
         match self.take(request, subject, audit, Some(join)).await? {
             Taken::Message(message) => Ok(Answer::Message(message)),
             Taken::Task(_, Some(follower)) => {
-                self.follow(follower, (index, params), outline, (seat, revision)).await
+                Ok(self.follow(follower, (index, params), outline, (seat, revision)))
             }
             Taken::Task(_, None) => Err(unseen()),
         }
@@ -113,22 +110,18 @@ impl Request<'_> {
         let follower = task.join(service, &subscriber, None, false).await?;
         let asked = (subject.index, None);
         let operation = Operation::SubscribeToTask(request);
-        self.follow(follower, asked, operation, (seat, revision)).await
+        Ok(self.follow(follower, asked, operation, (seat, revision)))
     }
 
-    async fn follow(
+    fn follow(
         &self,
         subscription: Subscription,
         (capability, params): (CapabilityIndex, Option<Json>),
         operation: Operation,
         (seat, revision): (Seat, watch::Receiver<Revision>),
-    ) -> Result<Answer, Fault> {
-        let service = self.service;
-        let first = subscription.subscriber.first().ok_or_else(unseen)?;
-        // A task may be large, and then it has to wait for room like any other large answer.
-        let room = service.answers.room(&self.connection.caller_name, first.len()).await?;
+    ) -> Answer {
         let rights = Rights {
-            service: Arc::clone(service),
+            service: Arc::clone(self.service),
             connection: Arc::clone(self.connection),
             request_id: self.id.clone(),
             trace: self.trace,
@@ -136,8 +129,7 @@ impl Request<'_> {
             capability,
             params,
         };
-        let first = room.hold(first);
-        Ok(Answer::Follow(Box::new(Follow { subscription, rights, revision, first, seat })))
+        Answer::Follow(Box::new(Follow { subscription, rights, revision, seat }))
     }
 }
 

@@ -27,6 +27,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Room;
 use crate::quota::{Quota, Share};
 use crate::tasks::Running;
 
@@ -98,6 +99,8 @@ impl Drop for Seat {
 pub(crate) struct Subscription {
     pub(crate) task: Arc<Running>,
     pub(crate) subscriber: Arc<Subscriber>,
+    /// The first event, which holds room if it is large: the task as the subscriber met it.
+    pub(crate) first: Bytes,
 }
 
 impl Drop for Subscription {
@@ -112,8 +115,6 @@ struct Stream {
     head: Head,
     subscription: Subscription,
     rights: Rights,
-    /// The first event, which may be large and then has room of its own.
-    first: Option<Bytes>,
     out: VecDeque<Bytes>,
     done: bool,
     turns: Turns,
@@ -123,23 +124,24 @@ struct Stream {
 /// The answer to request `id` that follows a task.
 pub(crate) fn answer(follow: Follow, id: RequestIdJson) -> Response<ResponseBody> {
     let now = Instant::now();
-    let Follow { subscription, rights, revision, first, seat } = follow;
+    let Follow { mut subscription, rights, revision, seat } = follow;
     let ends_at = rights.connection.ends_at.map(|ends_at| {
         let left = ends_at.saturating_duration_since(now);
         ends_at.checked_sub(LAST_WORDS.min(left / 4)).unwrap_or(now)
     });
     let turns = Turns::new(revision, rights.service.streams.ending.clone(), ends_at);
-    let stream = Stream {
+    let first = std::mem::take(&mut subscription.first);
+    let mut stream = Stream {
         head: Head::new(&id),
         id,
         subscription,
         rights,
-        first: Some(first),
         out: VecDeque::new(),
         done: false,
         turns,
         _seat: seat,
     };
+    stream.lay_out([first]);
     let pieces = unfold(Box::new(stream), |mut stream| async move {
         let piece = stream.next().await?;
         Some((piece, stream))
@@ -147,13 +149,17 @@ pub(crate) fn answer(follow: Follow, id: RequestIdJson) -> Response<ResponseBody
     event_stream(ResponseBody::stream(Pieces(pieces.boxed())))
 }
 
-/// The answer to request `id` that is one message and no task.
-pub(crate) fn answer_message(message: &Message, id: &RequestIdJson) -> Response<ResponseBody> {
+/// The answer to request `id` that is one message and no task, and holds its room until it is sent.
+pub(crate) fn answer_message(
+    message: &Message,
+    id: &RequestIdJson,
+    room: Room,
+) -> Response<ResponseBody> {
     let (head, tail) = (Head::new(id), message_tail(message));
     let mut event = BytesMut::with_capacity(head.bytes().len() + tail.len());
     event.extend_from_slice(head.bytes());
     event.extend_from_slice(&tail);
-    event_stream(ResponseBody::from(event.freeze()))
+    event_stream(ResponseBody::from(room.hold(event.freeze())))
 }
 
 fn event_stream(body: ResponseBody) -> Response<ResponseBody> {
@@ -167,9 +173,6 @@ fn event_stream(body: ResponseBody) -> Response<ResponseBody> {
 impl Stream {
     /// The next piece of the body; `None` after the last.
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(first) = self.first.take() {
-            self.lay_out([first]);
-        }
         loop {
             if let Some(piece) = self.out.pop_front() {
                 return Some(piece);

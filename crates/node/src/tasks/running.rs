@@ -4,11 +4,12 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use convoke_a2a::jsonrpc::stream::{task_tail, update_tail};
+use bytes::Bytes;
+use convoke_a2a::jsonrpc::stream::{task_tail, task_tail_in, update_tail};
 use convoke_agent::{AskError, CapabilityIndex, Context, OutputError, Question};
 use convoke_engine::{Action, Effects, Event, State, decide};
 use convoke_journal::Scope;
-use convoke_model::{AuditRecord, Fault, FaultCode, Json, Message, Task, TaskEvent, TaskId};
+use convoke_model::{AuditRecord, Fault, FaultCode, Json, Message, TaskEvent, TaskId, TaskState};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::output::{Asked, Batch, Item, Queue};
 use super::said::{artifact, event_of, question, words};
 use super::{CANCEL_GRACE, not_found, state_of};
+use crate::answers::{Search, TaskAnswer};
 use crate::handler::{Outcome, contained};
 use crate::ids;
 use crate::quota::Quota;
@@ -73,19 +75,28 @@ impl Running {
         &self.stop
     }
 
-    /// The task as it stands now.
-    pub(crate) async fn task(&self, service: &Service) -> Result<Task, Fault> {
-        if let Some(task) = self.slot.lock().await.state.as_ref().and_then(State::task) {
-            return Ok(task.clone());
-        }
-        match service
-            .journal
-            .read(&self.scope, &self.id)
-            .await
-            .map_err(|error| service.commit_fault(&error))?
-        {
-            Some(stored) => Ok(Arc::unwrap_or_clone(stored.task)),
-            None => Err(not_found(&self.id)),
+    /// The answer to `caller` that shows the task as it stands once there is room for it, with at
+    /// most `history` of its messages.
+    pub(crate) async fn answer(
+        &self,
+        service: &Service,
+        caller: &Arc<str>,
+        history: Option<u32>,
+    ) -> Result<TaskAnswer, Fault> {
+        let mut search = Search::new(&service.answers, caller);
+        loop {
+            let measure = {
+                let mut slot = self.slot.lock().await;
+                let state = slot.fresh(service, &self.scope, &self.id).await?;
+                let Some(task) = state.task() else { return Err(not_found(&self.id)) };
+                let measure = search.measure(task, history)?;
+                if search.has_room(measure) {
+                    return Ok(search.answer(Arc::new(task.showing(history)), measure));
+                }
+                measure
+            };
+            // Without the slot, or nothing that the handler says would be taken meanwhile.
+            search.wait(measure).await?;
         }
     }
 
@@ -96,14 +107,15 @@ impl Running {
         let _still_there = answer.wait_for(|answered| *answered).await;
     }
 
-    /// Lets `subscriber` follow the task, from the task as it stands now: no event is missed, and
-    /// none comes twice. At most `history` of its messages are shown. It follows until what this
-    /// gives is dropped.
+    /// Lets `subscriber` follow the task, from the task as it stands once there is room to show it:
+    /// no event is missed, and none comes twice. At most `history` of its messages are shown. It
+    /// follows until what this gives is dropped.
     ///
     /// # Errors
     ///
-    /// [`FaultCode::UnsupportedOperation`] if the task has ended, unless `even_if_ended`: then the
-    /// task is all that there is to see.
+    /// [`FaultCode::UnsupportedOperation`] if the task is too large to be shown, or has ended, unless
+    /// `even_if_ended`: then the task is all that there is to see. As [`Search::wait`] if there is no
+    /// room.
     pub(crate) async fn join(
         self: &Arc<Self>,
         service: &Service,
@@ -111,35 +123,46 @@ impl Running {
         history: Option<u32>,
         even_if_ended: bool,
     ) -> Result<Subscription, Fault> {
-        let mut slot = self.slot.lock().await;
-        let state = slot.fresh(service, &self.scope, &self.id).await?;
-        let Some(task) = state.task() else { return Err(not_found(&self.id)) };
-        if task.status.state.is_terminal() && !even_if_ended {
-            return Err(ended(&self.id));
+        let mut search = Search::new(&service.answers, &self.scope.owner);
+        loop {
+            let measure = {
+                let mut slot = self.slot.lock().await;
+                let state = slot.fresh(service, &self.scope, &self.id).await?;
+                let Some(task) = state.task() else { return Err(not_found(&self.id)) };
+                if task.status.state.is_terminal() && !even_if_ended {
+                    return Err(ended(&self.id));
+                }
+                let measure = search.measure(task, history)?;
+                if search.has_room(measure) {
+                    let last_seq = state.last_seq();
+                    let is_whole = task.newest(history).len() == task.history.len();
+                    let tail = |task| match measure.capacity() {
+                        None => task_tail(task, last_seq),
+                        Some(capacity) => task_tail_in(task, last_seq, capacity),
+                    };
+                    let tail = if is_whole { tail(task) } else { tail(&task.showing(history)) };
+                    let first = search.found().hold(tail);
+                    return Ok(self.show_to(subscriber, task.status.state, first));
+                }
+                measure
+            };
+            // Without the slot, or nothing that the handler says would be taken meanwhile.
+            search.wait(measure).await?;
         }
-        Ok(self.show_to(subscriber, task, state.last_seq(), history))
     }
 
-    /// Shows `subscriber` the task and lets it follow. The slot is held.
+    /// Lets `subscriber` follow the task, which is in `state` and shown in `first`. The slot is held.
     fn show_to(
         self: &Arc<Self>,
         subscriber: &Arc<Subscriber>,
-        task: &Task,
-        last_seq: u64,
-        history: Option<u32>,
+        state: TaskState,
+        first: Bytes,
     ) -> Subscription {
-        let bytes = if history.is_some() {
-            let mut shown = task.clone();
-            shown.trim_history(history);
-            task_tail(&shown, last_seq)
-        } else {
-            task_tail(task, last_seq)
-        };
         // One who watches a task that waits sees more of it; one who has just sent does not.
-        if subscriber.take(&[Shown { bytes, state: Some(task.status.state) }]) {
+        if subscriber.begin(state) {
             self.audience.add(subscriber);
         }
-        Subscription { task: Arc::clone(self), subscriber: Arc::clone(subscriber) }
+        Subscription { task: Arc::clone(self), subscriber: Arc::clone(subscriber), first }
     }
 
     pub(crate) fn leave(&self, subscriber: &Arc<Subscriber>) {
@@ -425,7 +448,7 @@ pub(crate) fn ended(id: &TaskId) -> Fault {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use convoke_model::{Caller, CapabilityName, SpiffeId, TaskState, TaskStatus, UnixMillis};
+    use convoke_model::{Caller, CapabilityName, SpiffeId};
     use futures_util::FutureExt;
     use tokio::sync::oneshot;
 
@@ -451,25 +474,14 @@ mod tests {
     #[test]
     fn who_has_gone_before_the_task_was_made_does_not_follow_it() {
         let running = running();
-        let task = Task {
-            id: running.id.clone(),
-            context_id: ids::context(),
-            status: TaskStatus {
-                state: TaskState::Working,
-                message: None,
-                timestamp: UnixMillis(0),
-            },
-            artifacts: Vec::new(),
-            history: Vec::new(),
-            metadata: None,
-        };
         for has_gone in [false, true] {
             let (say, mut said) = oneshot::channel();
             if has_gone {
                 said.close();
             }
             let subscriber = Subscriber::new(Until::Ended);
-            let follower = running.show_to(&subscriber, &task, 2, None);
+            let follower =
+                running.show_to(&subscriber, TaskState::Working, Bytes::from_static(b"task"));
             assert!(!running.audience.is_empty());
             drop(say.send(follower));
             assert_eq!(running.audience.is_empty(), has_gone);
