@@ -6,6 +6,7 @@ use convoke_net::server::{Body, ConnectionInfo, Handler, Opened, Refuse, Respons
 use http::{Request, Response, StatusCode};
 
 use crate::http::{json, not_allowed, problem, read};
+use crate::observe::health::Particulars;
 use crate::routes::{self, Document, METRICS_ROUTES, Nothing, Target};
 use crate::service::Service;
 
@@ -36,9 +37,15 @@ impl Handler for MetricsRoutes {
             // Who can come here is the operator.
             Ok(Target::Document(Document::Health)) => {
                 let Service { health, agent, clock, .. } = &*self.service;
-                let (report, policy) = (health.report(clock.now()), health.policy_news());
-                let body = report.health_body_for_operator(&agent.metadata.name, &policy);
-                json(StatusCode::OK, body)
+                let told = Particulars {
+                    agent: &agent.metadata.name,
+                    spiffe_id: &agent.spiffe_id,
+                    policy: &health.policy_news(),
+                    svid_valid_until: health.svid_valid_until(),
+                    listens_at: health.listens_at(),
+                };
+                let report = health.report(clock.now());
+                json(StatusCode::OK, report.health_body_for_operator(&told))
             }
             Ok(Target::Document(document)) => read(&self.service, document, request.headers()),
             Err(Nothing::NotAllowed(allowed)) => not_allowed(allowed),

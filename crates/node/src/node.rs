@@ -481,6 +481,7 @@ impl Listeners {
         let address = config.server.address();
         let mesh = Server::bind(address, Some(tls), limits.clone(), routes(Listener::Mesh))
             .map_err(|source| StartError::Bind { listener: "mesh", source })?;
+        service.health.set_listens_at(mesh.local_addr());
         let url = config.server.advertise_address.clone();
         let url = url.unwrap_or_else(|| format!("https://localhost:{}/", mesh.local_addr().port()));
         let card = CardReply::new(&service.agent, &service.host, url, service.clock.now())?;

@@ -1,9 +1,10 @@
 //! Whether the node lives and whether it can take requests.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use convoke_model::{Revision, UnixMillis};
+use convoke_model::{Revision, SpiffeId, UnixMillis};
 use serde_json::json;
 
 /// What the health endpoints answer from. Parts of the node keep it current; reading it waits for
@@ -13,9 +14,13 @@ pub struct Health {
     /// In milliseconds since 1970; zero while there is no certificate.
     svid_valid_until: AtomicU64,
     policy: AtomicU8,
+    /// In milliseconds since 1970; zero while the policy's files are the policy that decides.
+    reload_failing_since: AtomicU64,
     policy_news: Mutex<PolicyNews>,
     audit_healthy: AtomicBool,
     server: AtomicU8,
+    /// Where the mesh listener is.
+    listens_at: OnceLock<SocketAddr>,
 }
 
 /// Which policy decides, and what became of the last attempt to replace it.
@@ -59,10 +64,28 @@ pub struct HealthReport {
     pub identity: &'static str,
     /// The policy: `ok`, `not loaded`, or `unreachable` while the server that decides is away.
     pub policy: &'static str,
+    /// Since when the policy's files hold what cannot be loaded, while the last good one decides.
+    /// Such a node is degraded and still ready.
+    pub reload_failing_since: Option<UnixMillis>,
     /// The audit trail: `ok` or `not writable`.
     pub audit: &'static str,
     /// The server: `ok`, `starting` or `draining`.
     pub server: &'static str,
+}
+
+/// What the operator is told beside the checks, on the listener that is for operators alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Particulars<'a> {
+    /// The agent's name.
+    pub agent: &'a str,
+    /// Who the agent is.
+    pub spiffe_id: &'a SpiffeId,
+    /// Which policy decides.
+    pub policy: &'a PolicyNews,
+    /// Until when the agent's certificate is valid, if it has one.
+    pub svid_valid_until: Option<UnixMillis>,
+    /// Where the mesh listener is, once it is open.
+    pub listens_at: Option<SocketAddr>,
 }
 
 /// The body of `/health/live`. A node that can answer is alive; nothing else is looked at, since
@@ -86,6 +109,24 @@ impl Health {
         (before != 0).then_some(UnixMillis(before))
     }
 
+    /// Until when the current certificate is valid, if there is one.
+    #[must_use]
+    pub fn svid_valid_until(&self) -> Option<UnixMillis> {
+        let until = UnixMillis(self.svid_valid_until.load(Ordering::Relaxed));
+        (until.0 != 0).then_some(until)
+    }
+
+    /// The mesh listener is open at `address`. Only the first is kept, as there is one.
+    pub fn set_listens_at(&self, address: SocketAddr) {
+        self.listens_at.get_or_init(|| address);
+    }
+
+    /// Where the mesh listener is, once it is open.
+    #[must_use]
+    pub fn listens_at(&self) -> Option<SocketAddr> {
+        self.listens_at.get().copied()
+    }
+
     /// Whether decisions can be made: a policy is loaded, or the default decides by configuration.
     pub fn set_policy_loaded(&self, loaded: bool) {
         let phase = if loaded { PolicyPhase::Loaded } else { PolicyPhase::NotLoaded };
@@ -100,8 +141,10 @@ impl Health {
 
     /// The policy of `revision` decides from `now` on.
     pub fn policy_changed(&self, revision: &Revision, now: UnixMillis) {
-        *self.news() =
+        let mut news = self.news();
+        *news =
             PolicyNews { revision: revision.0.as_ref().to_owned(), loaded_at: now, refused: None };
+        self.reload_failing_since.store(0, Ordering::Relaxed);
     }
 
     /// A changed policy could not be loaded for the reason `why`, and the one before goes on
@@ -110,6 +153,7 @@ impl Health {
         let mut news = self.news();
         let since = news.refused.as_ref().map_or(now, |(since, _)| *since);
         news.refused = Some((since, why.to_owned()));
+        self.reload_failing_since.store(since.0, Ordering::Relaxed);
         news.revision.clone()
     }
 
@@ -153,14 +197,17 @@ impl Health {
             phase if phase == ServerPhase::Draining as u8 => "draining",
             _ => "starting",
         };
-        HealthReport { identity, policy, audit, server }
+        let since = UnixMillis(self.reload_failing_since.load(Ordering::Relaxed));
+        let reload_failing_since = (since.0 != 0).then_some(since);
+        HealthReport { identity, policy, reload_failing_since, audit, server }
     }
 }
 
 const OK: &str = "ok";
 
 impl HealthReport {
-    /// Whether all checks pass.
+    /// Whether requests can be taken. A policy that was not reloaded is no obstacle: the last good
+    /// one decides.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         [self.identity, self.policy, self.audit, self.server].iter().all(|check| *check == OK)
@@ -179,33 +226,48 @@ impl HealthReport {
         json!({ "status": status, "checks": self.checks() }).to_string()
     }
 
+    /// The word for it in `/health`.
+    fn status(&self) -> &'static str {
+        if self.is_ready() && self.reload_failing_since.is_none() { "healthy" } else { "degraded" }
+    }
+
     /// The body of `/health`: the same, with the agent's name. It answers 200 while the node lives.
     #[must_use]
     pub fn health_body(&self, agent: &str) -> String {
-        let status = if self.is_ready() { "healthy" } else { "degraded" };
-        json!({ "status": status, "agent": agent, "checks": self.checks() }).to_string()
+        json!({ "status": self.status(), "agent": agent, "checks": self.checks() }).to_string()
     }
 
     /// As [`Self::health_body`], with what the operator alone is told.
     #[must_use]
-    pub fn health_body_for_operator(&self, agent: &str, policy: &PolicyNews) -> String {
-        let status = if self.is_ready() { "healthy" } else { "degraded" };
-        let mut news = json!({
-            "revision": policy.revision,
-            "loaded_at": policy.loaded_at.to_string(),
+    pub fn health_body_for_operator(&self, told: &Particulars<'_>) -> String {
+        let mut policy = json!({
+            "revision": told.policy.revision,
+            "loaded_at": told.policy.loaded_at.to_string(),
         });
-        if let (Some((since, why)), Some(news)) = (&policy.refused, news.as_object_mut()) {
-            news.insert("failing_since".to_owned(), json!(since.to_string()));
-            news.insert("error".to_owned(), json!(why));
+        if let (Some((since, why)), Some(policy)) = (&told.policy.refused, policy.as_object_mut()) {
+            policy.insert("failing_since".to_owned(), json!(since.to_string()));
+            policy.insert("error".to_owned(), json!(why));
         }
-        json!({ "status": status, "agent": agent, "checks": self.checks(), "policy": news })
-            .to_string()
+        json!({
+            "status": self.status(),
+            "agent": told.agent,
+            "spiffe_id": told.spiffe_id.as_str(),
+            "listens_at": told.listens_at.map(|at| at.to_string()),
+            "svid_valid_until": told.svid_valid_until.map(|until| until.to_string()),
+            "checks": self.checks(),
+            "policy": policy,
+        })
+        .to_string()
     }
 
     fn checks(&self) -> serde_json::Value {
+        let policy = match self.reload_failing_since {
+            Some(since) if self.policy == OK => format!("reload failing since {since}"),
+            _ => self.policy.to_owned(),
+        };
         json!({
             "identity": self.identity,
-            "policy": self.policy,
+            "policy": policy,
             "audit": self.audit,
             "server": self.server,
         })
@@ -245,8 +307,38 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_that_fails_is_told_and_keeps_nobody_out() {
+        let health = Health::new();
+        health.set_svid_valid_until(UnixMillis(u64::MAX));
+        health.set_policy_loaded(true);
+        health.set_audit_healthy(true);
+        health.set_server(ServerPhase::Accepting);
+        let check = |policy: &str, status: &str| {
+            let report = health.report(UnixMillis(9000));
+            let read = |body: String| serde_json::from_str::<serde_json::Value>(&body).unwrap();
+            let (ready, body) = (read(report.ready_body()), read(report.health_body("a")));
+            assert_eq!((&ready["status"], report.http_status()), (&json!("ready"), 200));
+            assert_eq!(ready["checks"]["policy"], policy);
+            assert_eq!((&body["status"], &body["checks"]), (&json!(status), &ready["checks"]));
+        };
+        check("ok", "healthy");
+        health.policy_refused("a rule", UnixMillis(1000));
+        check("reload failing since 1970-01-01T00:00:01.000Z", "degraded");
+        health.policy_refused("another", UnixMillis(5000));
+        check("reload failing since 1970-01-01T00:00:01.000Z", "degraded");
+        health.policy_changed(&Revision("2".into()), UnixMillis(6000));
+        check("ok", "healthy");
+    }
+
+    #[test]
     fn bodies_are_json() {
-        let report = HealthReport { identity: OK, policy: OK, audit: OK, server: "draining" };
+        let report = HealthReport {
+            identity: OK,
+            policy: OK,
+            reload_failing_since: None,
+            audit: OK,
+            server: "draining",
+        };
         let checks = r#""checks":{"audit":"ok","identity":"ok","policy":"ok","server":"draining"}"#;
         assert_eq!(report.ready_body(), format!(r#"{{{checks},"status":"not ready"}}"#));
         let body: serde_json::Value = serde_json::from_str(&report.health_body("a\"\n")).unwrap();
