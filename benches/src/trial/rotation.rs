@@ -141,8 +141,13 @@ async fn hold(
     while Instant::now() < until {
         // Both certificates are at least as old as what is held now, and the agent's is renewed at
         // the same age as ours; so this is the latest instant at which either may end.
-        let own_end = source.current().not_after().0;
+        let own = source.current();
+        let own_end = own.not_after().0;
         let mut connection = Connection::open(&target).await?;
+        if source.current().revision() != own.revision() {
+            // Replaced meanwhile, and which of the two was shown is not known.
+            continue;
+        }
         counts.connections.fetch_add(1, Ordering::Relaxed);
         loop {
             // The agent may close a connection at any time between two answers.
