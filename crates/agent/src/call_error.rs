@@ -26,6 +26,9 @@ pub struct Refusal {
     pub capability: CapabilityName,
     /// What it said.
     pub message: String,
+    /// Whether it refused the caller's certificate at the TLS handshake: it has seen no request then,
+    /// and asked no policy.
+    pub at_handshake: bool,
 }
 
 /// How a call failed.
@@ -213,6 +216,7 @@ mod tests {
                 agent: agent.clone(),
                 capability: capability.clone(),
                 message: "policy does not allow it".into(),
+                at_handshake: false,
             },
             "spiffe://example.org/worker refused `count_words`: policy does not allow it",
         );

@@ -174,6 +174,12 @@ impl From<std::io::Error> for Failure {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let (code, hint) = match &error {
+            CallError::Refused(refusal) if refusal.at_handshake => (
+                Code::Refused,
+                "no policy was asked: the agent does not trust our certificate. `convoke doctor` \
+                 says whether ours is good; compare the trust domains that each side trusts, and \
+                 the clocks",
+            ),
             CallError::Refused(_) => (
                 Code::Refused,
                 "the agent's audit log names the rule that decided; its policy has to allow this \
@@ -237,6 +243,8 @@ impl From<OpenError> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use convoke::{CapabilityName, Refusal, SpiffeId};
+
     use super::*;
 
     #[test]
@@ -259,5 +267,22 @@ mod tests {
         let listed: Vec<u8> = TABLE.iter().skip(1).map(|row| row.number).collect();
         assert_eq!(numbers, listed);
         assert_eq!(Code::WrongPeer.name(), "wrong_peer");
+    }
+
+    #[test]
+    fn only_a_refusal_by_policy_is_said_to_be_one() {
+        for (at_handshake, word, other) in
+            [(true, "trust domains", "audit"), (false, "audit", "trust domains")]
+        {
+            let failure = Failure::from(CallError::from(Refusal {
+                agent: SpiffeId::parse("spiffe://example.org/worker").unwrap(),
+                capability: CapabilityName::parse("count_words").unwrap(),
+                message: "no".to_owned(),
+                at_handshake,
+            }));
+            assert_eq!(failure.code, Code::Refused);
+            let hint = failure.hint.unwrap();
+            assert!(hint.contains(word) && !hint.contains(other), "{hint}");
+        }
     }
 }

@@ -63,14 +63,18 @@ pub(crate) fn of_send(at: At<'_>, error: &SendError, timeout: Duration) -> Faile
                 let error = AgentCallError::WrongPeer { expected: agent, found, address, cause };
                 failed(error, Says::Nothing, Again::Never)
             }
-            None => failed(at.unreachable(of_tls(source)), Says::Fails, Again::Never),
+            None => {
+                let again = if is_passing(source) { Again::Always } else { Again::Never };
+                failed(at.unreachable(of_tls(source)), Says::Fails, again)
+            }
         },
         SendError::PeerRefusedUs { alert, .. } => {
             let message = format!(
                 "it does not accept our certificate (tls alert {alert:?}); it may not trust our \
                  trust domain, or our certificate may have expired"
             );
-            failed(Refusal { agent, capability, message }, Says::Works, Again::Never)
+            let refusal = Refusal { agent, capability, message, at_handshake: true };
+            failed(refusal, Says::Works, Again::Never)
         }
         SendError::ResponseTooLarge { .. } => failed(at.protocol(error), Says::Works, Again::Never),
         SendError::AddressRefused { .. } | SendError::SchemeMismatch { .. } => {
@@ -156,7 +160,7 @@ fn of_fault(at: At<'_>, fault: Fault) -> CallError {
     let (agent, capability) = (at.agent.clone(), at.capability.clone());
     match fault.code {
         FaultCode::PermissionDenied | FaultCode::Unauthenticated => {
-            Refusal { agent, capability, message: fault.message }.into()
+            Refusal { agent, capability, message: fault.message, at_handshake: false }.into()
         }
         FaultCode::CapabilityNotFound => AgentCallError::UnknownCapability {
             agent,
@@ -213,8 +217,20 @@ fn of_tls(error: &rustls::Error) -> String {
         rustls::Error::InvalidMessage(_) => {
             "what answers there does not speak tls; check the port".to_owned()
         }
+        rustls::Error::AlertReceived(alert) if is_passing(error) => format!(
+            "it ended the tls handshake before it saw our certificate (tls alert {alert:?}); its own \
+             identity may have expired: see its log, and whether its workload api runs"
+        ),
         other => format!("tls failed: {other}"),
     }
+}
+
+/// Whether the agent, which has not seen our certificate, ended the handshake for a reason of its
+/// own that may be over soon. `access_denied` is what rustls says without a certificate to present,
+/// which is how agents of before spoke and how the last moment of an SVID does.
+fn is_passing(error: &rustls::Error) -> bool {
+    use rustls::AlertDescription::{AccessDenied, InternalError};
+    matches!(error, rustls::Error::AlertReceived(InternalError | AccessDenied))
 }
 
 /// An error of the operating system in words, without its number.
@@ -367,6 +383,28 @@ mod tests {
                 source: rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
             },
             &format!("{there}what answers there does not speak tls; check the port"),
+            Says::Fails,
+            Again::Never,
+        );
+        for (alert, name) in [
+            (rustls::AlertDescription::InternalError, "InternalError"),
+            (rustls::AlertDescription::AccessDenied, "AccessDenied"),
+        ] {
+            check(
+                &SendError::Tls { address: address(), source: rustls::Error::AlertReceived(alert) },
+                &format!(
+                    "{there}it ended the tls handshake before it saw our certificate (tls alert \
+                     {name}); its own identity may have expired: see its log, and whether its \
+                     workload api runs"
+                ),
+                Says::Fails,
+                Again::Always,
+            );
+        }
+        let source = rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion);
+        check(
+            &SendError::Tls { address: address(), source },
+            &format!("{there}tls failed: received fatal alert: ProtocolVersion"),
             Says::Fails,
             Again::Never,
         );

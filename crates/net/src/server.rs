@@ -147,24 +147,29 @@ pub struct TlsSource(Source);
 enum Source {
     Plaintext,
     Fixed(Arc<rustls::ServerConfig>),
-    PerConnection(Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>),
+    PerConnection(Arc<dyn Fn() -> io::Result<Arc<rustls::ServerConfig>> + Send + Sync>),
 }
 
 impl TlsSource {
     /// Asks `provider` for each connection, so that a change holds from the next one on. It is
     /// called in the connection's task and should do no more than clone.
+    ///
+    /// Its error says that this side has no part in TLS to play at the moment. The peer is then told
+    /// that the fault is not its own, by the alert `internal_error`, and [`Handler::turned_away`]
+    /// hears of the error.
     pub fn per_connection<F>(provider: F) -> Self
     where
-        F: Fn() -> Arc<rustls::ServerConfig> + Send + Sync + 'static,
+        F: Fn() -> io::Result<Arc<rustls::ServerConfig>> + Send + Sync + 'static,
     {
         Self(Source::PerConnection(Arc::new(provider)))
     }
 
-    fn config(&self) -> Option<Arc<rustls::ServerConfig>> {
+    /// `None` is plaintext.
+    fn config(&self) -> io::Result<Option<Arc<rustls::ServerConfig>>> {
         match &self.0 {
-            Source::Plaintext => None,
-            Source::Fixed(config) => Some(Arc::clone(config)),
-            Source::PerConnection(provider) => Some(provider()),
+            Source::Plaintext => Ok(None),
+            Source::Fixed(config) => Ok(Some(Arc::clone(config))),
+            Source::PerConnection(provider) => provider().map(Some),
         }
     }
 }

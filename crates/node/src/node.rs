@@ -13,7 +13,7 @@ use convoke_journal::{
 };
 use convoke_model::limits::{LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX};
 use convoke_model::{AuditEventKind, SpiffeId};
-use convoke_net::server::{BindError, Drained, Limits, Reviews, Server};
+use convoke_net::server::{BindError, Drained, Limits, Reviews, Server, TlsSource};
 use convoke_policy::LoadError;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -476,10 +476,11 @@ impl Listeners {
         identity: &Arc<IdentitySource>,
     ) -> Result<Self, StartError> {
         let limits = limits(config);
-        let tls = tls::server_config(identity).map_err(StartError::Tls)?;
+        let tls = tls::listener_config(identity).map_err(StartError::Tls)?;
+        let tls = TlsSource::per_connection(tls);
         let routes = |listener| Routes { listener, service: Arc::clone(service) };
         let address = config.server.address();
-        let mesh = Server::bind(address, Some(tls), limits.clone(), routes(Listener::Mesh))
+        let mesh = Server::bind(address, tls, limits.clone(), routes(Listener::Mesh))
             .map_err(|source| StartError::Bind { listener: "mesh", source })?;
         service.health.set_listens_at(mesh.local_addr());
         let url = config.server.advertise_address.clone();

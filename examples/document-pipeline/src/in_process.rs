@@ -87,7 +87,8 @@ impl Outbound for ToWorker {
             let sent: Value = params.to().unwrap();
             if let Some(message) = self.failing_on.filter(|text| sent["text"] == *text) {
                 let message = message.to_owned();
-                return Err(Refusal { agent, capability, message }.into());
+                let at_handshake = false;
+                return Err(Refusal { agent, capability, message, at_handshake }.into());
             }
             let nowhere = Arc::new(ToWorker {
                 worker: Arc::clone(&self.worker),

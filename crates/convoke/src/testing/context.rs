@@ -241,7 +241,7 @@ impl Outbound for Answers {
             }
             Some(Prepared::Refusal(message)) => {
                 let message = message.clone();
-                Err(Refusal { agent, capability, message }.into())
+                Err(Refusal { agent, capability, message, at_handshake: false }.into())
             }
             Some(Prepared::Nothing) => return Box::pin(std::future::pending()),
             None => {

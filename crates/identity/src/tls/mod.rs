@@ -6,6 +6,7 @@
 mod error;
 mod verify;
 
+use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -46,6 +47,30 @@ pub fn server_config(source: &IdentitySource) -> Result<Arc<ServerConfig>, rustl
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
+}
+
+/// What a mesh listener asks before each handshake: [`server_config`], while there is an SVID to
+/// present. TLS itself could only say `access_denied` then, which a caller takes for a verdict on
+/// itself; before it begins, the listener can say whose fault it is.
+///
+/// The function that is returned fails with [`PeerError::OwnExpired`] inside once the own SVID has
+/// expired, until it is renewed.
+///
+/// # Errors
+///
+/// As [`server_config`].
+pub fn listener_config(
+    source: &IdentitySource,
+) -> Result<impl Fn() -> io::Result<Arc<ServerConfig>> + Send + Sync + 'static, rustls::Error> {
+    let (config, current) = (server_config(source)?, source.current_handle());
+    Ok(move || {
+        let material = current.load();
+        if material.is_expired(UnixTime::now()) {
+            let spiffe_id = material.spiffe_id().clone();
+            return Err(io::Error::other(PeerError::OwnExpired { spiffe_id }));
+        }
+        Ok(Arc::clone(&config))
+    })
 }
 
 /// What a caller of `expected` speaks: it presents the SVID that `source` holds at that moment,

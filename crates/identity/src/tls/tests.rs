@@ -225,6 +225,17 @@ async fn an_expired_identity_goes_on_with_nobody() {
     assert!(accepted.is_err());
 }
 
+#[test]
+fn a_listener_says_before_the_handshake_that_it_has_no_identity() {
+    let ours = Authority::new("example.org");
+    let leaf = ours.leaf(WORKER, |params| set_validity(params, -200, -100));
+    let worker = source(ours.material_of(WORKER, &[], leaf));
+    let listener = listener_config(&worker).unwrap();
+    assert_eq!(reason(listener()), PeerError::OwnExpired { spiffe_id: id(WORKER) });
+    worker.publish(ours.material(WORKER, &[])).unwrap();
+    listener().unwrap();
+}
+
 #[tokio::test]
 async fn configurations_follow_rotations() {
     let (ours, next) = (Authority::new("example.org"), Authority::new("example.org"));

@@ -38,7 +38,8 @@ pub enum SendError {
         /// The last attempt's error.
         source: io::Error,
     },
-    /// The peer did not pass our verification, or TLS failed otherwise.
+    /// The peer did not pass our verification, or TLS failed otherwise before the peer saw our
+    /// certificate, by an alert of the peer for example.
     ///
     /// A verifier's own error is inside `source`, as
     /// `rustls::Error::InvalidCertificate(CertificateError::Other(_))`.
@@ -49,7 +50,7 @@ pub enum SendError {
         /// What failed.
         source: rustls::Error,
     },
-    /// The peer ended TLS with an alert. On a fresh connection that is its answer to our
+    /// The peer ended TLS with an alert after our half of the handshake. On a fresh connection that is its answer to our
     /// certificate: with TLS 1.3 it comes only after our half of the handshake is over.
     #[error("{address} refused the connection with the tls alert {alert:?}")]
     PeerRefusedUs {
@@ -128,12 +129,12 @@ impl SendError {
     }
 
     /// Names the address in an error of the TLS handshake.
+    ///
+    /// An alert in it is no answer to our certificate: with TLS 1.3, ours goes out only when our half
+    /// of the handshake is over.
     pub(super) fn of_handshake(address: &Address, source: io::Error) -> Self {
         let address = address.clone();
         match find_tls(&source) {
-            Some(rustls::Error::AlertReceived(alert)) => {
-                Self::PeerRefusedUs { address, alert: *alert, sent: false }
-            }
             Some(error) => Self::Tls { address, source: error.clone() },
             None => Self::Connect { address, source },
         }

@@ -1,7 +1,7 @@
 //! The pool against servers of ours and against servers that misbehave.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -387,7 +387,7 @@ impl Pki {
 async fn calls_go_over_mutual_tls() {
     let (server, client) = (pki(), pki());
     let config = server.server(&client);
-    let source = TlsSource::per_connection(move || Arc::clone(&config));
+    let source = TlsSource::per_connection(move || Ok(Arc::clone(&config)));
     let (up, pool) = (up(source, Limits::default(), Seen::default()), pool());
     let route = tls_route(up.addr, client.client(&server));
     for _ in 0..5 {
@@ -449,6 +449,33 @@ async fn a_server_we_do_not_trust_gets_nothing() {
         SendError::Tls { source: rustls::Error::InvalidCertificate(_), .. } => {}
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_server_without_a_part_to_play_says_that_the_fault_is_its_own() {
+    let (server, client) = (pki(), pki());
+    let (config, fit) = (server.server(&client), Arc::new(AtomicBool::new(false)));
+    let asked = Arc::clone(&fit);
+    let source = TlsSource::per_connection(move || match asked.load(Ordering::Relaxed) {
+        true => Ok(Arc::clone(&config)),
+        false => Err(std::io::Error::other("no certificate")),
+    });
+    let (up, pool) = (up(source, Limits::default(), Seen::default()), pool());
+    let route = tls_route(up.addr, client.client(&server));
+    for _ in 0..20 {
+        let error = send(&pool, &route, "hello").await.unwrap_err();
+        assert!(!error.was_sent());
+        let alert = AlertDescription::InternalError;
+        match error {
+            SendError::Tls { source: rustls::Error::AlertReceived(found), .. } => {
+                assert_eq!(found, alert);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(connections(&up), 0);
+    fit.store(true, Ordering::Relaxed);
+    check_echo(&pool, &route).await;
 }
 
 // On several threads, so that the alert also comes before the request is handed over.

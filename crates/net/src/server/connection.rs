@@ -49,6 +49,9 @@ const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Most that is read from a peer whose handshake failed, in bytes, while it reads our alert.
 const REFUSED_BYTES_MAX: usize = 64 * 1024;
 
+/// The record of a fatal alert `internal_error`. Source: RFC 8446 §5.1 and §6.2.
+const INTERNAL_ERROR: &[u8; 7] = &[21, 3, 3, 0, 2, 2, 80];
+
 // hyper's parser stops at this count unless told otherwise, and being told costs an allocation for
 // each request.
 const _: () = assert!(limits::HEADERS_MAX == 100);
@@ -87,7 +90,16 @@ pub(super) async fn serve<H: Handler>(
     pulse: Arc<Pulse>,
 ) -> Ended {
     let limits = &shared.limits;
-    let Some(config) = shared.tls.config() else {
+    let config = match shared.tls.config() {
+        Ok(config) => config,
+        Err(error) => {
+            shared.handler.turned_away(remote_addr, &error);
+            let deadline = Instant::now() + limits.handshake_timeout;
+            drop(timeout_at(deadline, say_internal_error(tcp)).await);
+            return Ended::Closed;
+        }
+    };
+    let Some(config) = config else {
         let mut stream = Stream::new(tcp, Arc::clone(&pulse));
         let protocol = match detect(&mut stream, &pulse, limits).await {
             Ok(protocol) => protocol,
@@ -167,6 +179,12 @@ async fn detect(
         }))
     })
     .await
+}
+
+/// Ends the connection of a peer whose handshake cannot begin, for a reason on our side.
+async fn say_internal_error(mut tcp: TcpStream) -> std::io::Result<()> {
+    tcp.write_all(INTERNAL_ERROR).await?;
+    let_it_read(tcp).await
 }
 
 /// Gives a peer whose handshake failed the chance to read the alert: closing with its bytes unread
