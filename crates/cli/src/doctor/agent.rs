@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use convoke::serve::Config;
-use convoke::{Client, Ping, SpiffeId, UnixMillis, open};
+use convoke::{AgentCallError, CallError, Client, Ping, SpiffeId, UnixMillis, open};
 use convoke_a2a::card::{Card, WELL_KNOWN_PATH};
 
 use super::identity::words;
 use super::report::Report;
-use super::{Patient, system};
+use super::{Patient, running, system};
 use crate::exit::Failure;
 use crate::ping::steps;
 use crate::question::now;
@@ -34,7 +34,15 @@ const HANDLER_SLOW: Duration = Duration::from_secs(1);
 pub(super) async fn examine(patient: &mut Patient, report: &mut Report) {
     let id = patient.config.identity.spiffe_id.clone();
     let at = patient.config.server.address();
+    // An agent that is looked at elsewhere is not the one that answers here.
     let is_here = patient.address.ends_with(&format!(":{}", at.port()));
+    let running = patient.running.clone().filter(|_| is_here);
+    if let Some(port) = running.as_ref().and_then(|running| running.other_port(at.port())) {
+        let text = format!("the running agent listens on another port: {port}");
+        let cure = format!("restart it to have it on {}, or correct `server.port`", at.port());
+        report.wrong("port", text, cure);
+        return report.skip("agent", "it is not where the configuration says");
+    }
     let listener = system::listener(at.ip(), at.port()).filter(|_| at.port() != 0);
     if at.port() == 0 && is_here {
         report.skip("port", "`server.port` is 0, any free one; name the agent's with --address");
@@ -44,13 +52,29 @@ pub(super) async fn examine(patient: &mut Patient, report: &mut Report) {
         let cure = "start the agent; `convoke serve --check` or `validate` say whether it can";
         let text = format!("nothing listens at {at}, so the agent does not run here");
         report.warn("port", text, cure.to_owned());
+        report.does_not_run();
         return report.skip("agent", "it does not run");
     }
     let who = listener.map(|listener| listener.who()).filter(|_| is_here);
+    if let Some(running) = &running {
+        let who = who.as_deref().unwrap_or("the agent");
+        if running.tell_certificate(report) {
+            report.good("port", format!("{at} is served by {who}"));
+            patient.decides_otherwise = !running.compare(patient.policy.as_ref(), report);
+            return;
+        }
+        running.tell_checks(report);
+    }
     let Some(client) = &patient.client else {
         match who {
+            Some(who) if running.is_some() => {
+                report.good("port", format!("{at} is served by {who}"));
+            }
             Some(who) => report.warn("port", format!("{at} is in use by {who}"), None),
             None => report.skip("port", "the agent is elsewhere"),
+        }
+        if let Some(running) = running {
+            patient.decides_otherwise = !running.compare(patient.policy.as_ref(), report);
         }
         return report.skip("agent", "without its identity it cannot be asked who it is");
     };
@@ -66,18 +90,34 @@ pub(super) async fn examine(patient: &mut Patient, report: &mut Report) {
             patient.capabilities = capabilities(client, &id, &patient.address).await;
         }
         Err(error) => {
-            let failure = Failure::from(error);
             match who {
+                Some(who) if running.is_some() => {
+                    report.good("port", format!("{at} is served by {who}"));
+                }
                 Some(who) => report.wrong(
                     "port",
-                    format!("{at} is in use by {who}, which is not this agent"),
-                    "stop it, or choose another `server.port`".to_owned(),
+                    format!("{at} is in use by {who}, which does not answer as this agent"),
+                    "if it is another program, stop it, or choose another `server.port`".to_owned(),
                 ),
                 None => report.skip("port", "the agent is elsewhere"),
             }
-            report.wrong("agent", failure.message, failure.hint);
+            refused(error, report);
         }
     }
+    if let Some(running) = running {
+        patient.decides_otherwise = !running.compare(patient.policy.as_ref(), report);
+    }
+}
+
+/// Why the agent did not answer. The doctor takes who is expected from the configuration, so the
+/// cure is there.
+fn refused(error: CallError, report: &mut Report) {
+    let is_other = matches!(&error, CallError::Failed(AgentCallError::WrongPeer { .. }));
+    let failure = Failure::from(error);
+    let cure = "compare `identity.spiffe_id` with the SPIFFE ID of the agent at that address; IDs \
+                are case-sensitive";
+    let hint = if is_other { Some(cure.to_owned()) } else { failure.hint };
+    report.wrong("agent", failure.message, hint);
 }
 
 /// What the agent's card lists. Nothing, if there is none: that is the card's own matter.
@@ -128,12 +168,10 @@ async fn latency(config: &Config, ping: &Ping, report: &mut Report) {
     let Some(metrics) = &config.observability.metrics else {
         return report.skip(check, "policy and handlers: metrics are not enabled");
     };
-    let host = if metrics.host.is_unspecified() || metrics.host.is_loopback() {
-        "localhost".to_owned()
-    } else {
-        return report.skip(check, "policy and handlers: metrics are not on the loopback address");
+    let Some(address) = running::metrics_address(config) else {
+        let why = "policy and handlers: metrics are not at a known port of the loopback address";
+        return report.skip(check, why);
     };
-    let address = format!("http://{host}:{}", metrics.port);
     let text = match open::get(&address, &metrics.path).await {
         Ok((200, body)) => String::from_utf8_lossy(&body).into_owned(),
         Ok((status, _)) => return report.skip(check, format!("metrics answer {status}")),
@@ -194,7 +232,7 @@ pub(super) async fn outside(config: &Config, report: &mut Report) {
                         spans are dropped meanwhile, and calls go on";
             match open::reach(&tracing.otlp_endpoint).await {
                 Ok(_) => report.good("collector", format!("{} answers", tracing.otlp_endpoint)),
-                Err(error) => report.wrong("collector", error.to_string(), cure.to_owned()),
+                Err(error) => report.warn("collector", error.to_string(), cure.to_owned()),
             }
         }
         None => report.skip("collector", "`observability.tracing` is not enabled"),

@@ -149,6 +149,11 @@ pub(super) fn authorization(callee: &Patient, who: Who, methods: &[String], repo
         return report.skip(AUTHORIZATION, "there is no policy to ask");
     };
     let methods = if methods.is_empty() { &callee.capabilities } else { methods };
+    let methods: Vec<&String> =
+        methods.iter().filter(|method| is_known(method, &callee.capabilities, report)).collect();
+    if methods.is_empty() && !callee.capabilities.is_empty() {
+        return;
+    }
     if methods.is_empty() {
         let why = "what the agent can do is known only while it runs; name it with --method";
         return report.skip(AUTHORIZATION, why);
@@ -173,7 +178,12 @@ pub(super) fn authorization(callee: &Patient, who: Who, methods: &[String], repo
         }
     }
     if !allowed.is_empty() {
-        report.good(AUTHORIZATION, format!("{who} may call {}", allowed.join(", ")));
+        let by = if callee.decides_otherwise {
+            " by this file, which is not what the agent decides by"
+        } else {
+            ""
+        };
+        report.good(AUTHORIZATION, format!("{who} may call {}{by}", allowed.join(", ")));
     }
     for (method, why) in refused {
         let text = format!("{who} is refused `{method}`: {why}");
@@ -189,6 +199,36 @@ pub(super) fn authorization(callee: &Patient, who: Who, methods: &[String], repo
             report.warn(AUTHORIZATION, text, cure);
         }
     }
+}
+
+/// Whether the agent has `method`, as far as it has said what it has. What it lacks is told.
+fn is_known(method: &str, has: &[String], report: &mut Report) -> bool {
+    if has.is_empty() || has.iter().any(|name| name == method) {
+        return true;
+    }
+    let near = near(method, has);
+    let cure = match near.as_slice() {
+        [] => format!("it has {}", has.join(", ")),
+        near => format!("did you mean {}?", near.join(" or ")),
+    };
+    report.wrong(AUTHORIZATION, format!("the agent has no capability `{method}`"), cure);
+    false
+}
+
+/// The names that `method` may have been meant to be, the nearest first.
+fn near<'a>(method: &str, has: &'a [String]) -> Vec<&'a str> {
+    /// How alike two names are that may be meant for each other, from 0 to 1; the agent's own answer
+    /// lets a third of a name be wrong.
+    const ALIKE: f64 = 2.0 / 3.0;
+    let method = method.to_ascii_lowercase();
+    let alike = |name: &String| {
+        let name = name.to_ascii_lowercase();
+        strsim::normalized_damerau_levenshtein(&method, &name)
+    };
+    let mut near: Vec<_> = has.iter().map(|name| (alike(name), name.as_str())).collect();
+    near.retain(|(alike, _)| *alike >= ALIKE);
+    near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    near.into_iter().map(|(_, name)| name).collect()
 }
 
 /// Why a policy refused: the rule and the condition that came nearest.
@@ -215,6 +255,15 @@ fn why(explanation: &Explanation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_are_near_are_found() {
+        let has = ["count_words", "count_word", "analyze_document"].map(str::to_owned);
+        let check = |method: &str, expected: &[&str]| assert_eq!(near(method, &has), expected);
+        check("count_wrods", &["count_words", "count_word"]);
+        check("Analyse_Document", &["analyze_document"]);
+        check("nope", &[]);
+    }
 
     #[test]
     fn an_address_has_a_port_and_may_be_here() {

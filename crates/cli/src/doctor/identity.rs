@@ -1,5 +1,6 @@
 //! The identity of the agent: whether it can be had, and whether it is good for a while.
 
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,13 @@ async fn open(config: &Config) -> Result<IdentitySource, (String, Option<String>
         return IdentitySource::from_files(files).map_err(|error| (chain(&error), None));
     }
     let socket = config.workload_socket().map_err(|error| (error.to_string(), None))?;
+    // What is not there, or is not ours to look at, is told by connecting.
+    let found = socket.metadata().ok().map(|found| found.file_type());
+    if let Some(found) = found.filter(|found| !found.is_socket()) {
+        let what = if found.is_file() { "a regular file" } else { "something else" };
+        let text = format!("{} is no socket but {what}", socket.display());
+        return Err((text, Some("name the socket of the Workload API".to_owned())));
+    }
     let mut api = WorkloadApiConfig::new(socket.to_owned(), spiffe_id);
     api.issuer_uid = identity.issuer_uid;
     IdentitySource::connect(api).await.map_err(|error| {

@@ -76,8 +76,9 @@ pub(super) fn data_dir(config: &Config, report: &mut Report) {
     }
 }
 
-/// Whether the agent can append to its audit file.
-pub(super) fn audit_file(config: &Config, report: &mut Report) {
+/// Whether the agent can append to its audit file. `has_said` that the agent has answered on its
+/// metrics listener.
+pub(super) fn audit_file(config: &Config, has_said: bool, report: &mut Report) {
     let check = "audit file";
     let path = &config.observability.audit.path;
     let shown = path.display();
@@ -109,9 +110,13 @@ pub(super) fn audit_file(config: &Config, report: &mut Report) {
         return report.good(check, format!("{shown} can be written"));
     };
     let at = config.server.address();
-    let own = system::listener(at.ip(), at.port()).and_then(|listener| listener.process());
+    let metrics = config.observability.metrics.as_ref().filter(|_| has_said);
+    let places = [Some(at), metrics.map(|metrics| metrics.address())];
+    let mut own = places.into_iter().flatten().filter_map(|at| {
+        system::listener(at.ip(), at.port()).and_then(|listener| listener.process())
+    });
     // Port 0 is one that cannot be looked up, so who holds the lock may be the agent itself.
-    if at.port() == 0 || own.is_some_and(|own| own.pid == holder.pid) {
+    if at.port() == 0 || own.any(|own| own.pid == holder.pid) {
         report.good(check, format!("{shown} is written by {holder}"));
     } else {
         report.wrong(
@@ -123,8 +128,9 @@ pub(super) fn audit_file(config: &Config, report: &mut Report) {
     }
 }
 
-/// Whether the metrics listener has, or can have, its port.
-pub(super) fn metrics_port(config: &Config, report: &mut Report) {
+/// Whether the metrics listener has, or can have, its port. `has_said` that the agent has answered
+/// there.
+pub(super) fn metrics_port(config: &Config, has_said: bool, report: &mut Report) {
     let check = "metrics port";
     let Some(metrics) = &config.observability.metrics else {
         return report.skip(check, "`observability.metrics` is not enabled");
@@ -138,8 +144,13 @@ pub(super) fn metrics_port(config: &Config, report: &mut Report) {
         return report.good(check, format!("{at} is free"));
     };
     let agent = system::listener(mesh.ip(), mesh.port()).and_then(|found| found.process());
-    if agent.is_some() && agent == found.process() {
+    let process = found.process();
+    if has_said || agent.is_some() && agent == process {
         report.good(check, format!("{at} is served by the agent"));
+    } else if process.is_none() {
+        // What another user's process is cannot be seen, and it may well be the agent.
+        let cure = format!("if that is not the agent, {cure}");
+        report.warn(check, format!("{at} is in use by {}", found.who()), cure);
     } else {
         report.wrong(check, format!("{at} is in use by {}", found.who()), cure.to_owned());
     }

@@ -9,6 +9,7 @@ mod cross;
 mod identity;
 mod local;
 mod report;
+mod running;
 mod system;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use crate::exit::{Code, Failure};
 use crate::paint::Paint;
 use crate::progress;
 use report::Report;
+use running::Running;
 
 /// One agent under examination, as far as it could be read.
 struct Patient {
@@ -36,6 +38,10 @@ struct Patient {
     address: String,
     /// What it can do, if it runs.
     capabilities: Vec<String>,
+    /// What it says of itself, if it runs here and has a metrics listener.
+    running: Option<Running>,
+    /// Whether the agent is known to decide by another policy than the file's.
+    decides_otherwise: bool,
 }
 
 pub(crate) async fn run(options: args::Doctor, paint: Paint) -> Result<(), Failure> {
@@ -73,7 +79,8 @@ async fn examine(path: &Path, address: Option<String>, report: &mut Report) -> O
     let config = local::configuration(path, report)?;
     let policy = local::policy(&config, report);
     local::data_dir(&config, report);
-    local::audit_file(&config, report);
+    let running = running::ask(&config).await;
+    local::audit_file(&config, running.is_some(), report);
     progress::label("the identity");
     let client = identity::examine(&config, report).await;
     let address =
@@ -85,10 +92,12 @@ async fn examine(path: &Path, address: Option<String>, report: &mut Report) -> O
         client,
         address,
         capabilities: Vec::new(),
+        running,
+        decides_otherwise: false,
     };
     progress::label(format!("the agent at {}", patient.address));
     agent::examine(&mut patient, report).await;
-    local::metrics_port(&patient.config, report);
+    local::metrics_port(&patient.config, patient.running.is_some(), report);
     progress::label("the collector and the policy server");
     agent::outside(&patient.config, report).await;
     Some(patient)

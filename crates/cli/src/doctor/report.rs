@@ -36,13 +36,15 @@ pub(super) struct Report {
     config: String,
     /// The file whose name stands above what was told last.
     told: Option<String>,
+    /// The files of the agents that do not run.
+    not_running: Vec<String>,
     findings: Vec<Finding>,
 }
 
 impl Report {
     pub(super) fn new(as_json: bool, titled: bool, paint: Paint) -> Self {
-        let (config, findings) = (String::new(), Vec::new());
-        Self { as_json, titled, paint, config, told: None, findings }
+        let (config, not_running, findings) = (String::new(), Vec::new(), Vec::new());
+        Self { as_json, titled, paint, config, told: None, not_running, findings }
     }
 
     /// What follows is about the agent of `config`.
@@ -74,6 +76,11 @@ impl Report {
 
     pub(super) fn skip(&mut self, check: &'static str, why: impl Into<String>) {
         self.add(check, Verdict::Skipped, why.into(), None);
+    }
+
+    /// The agent of which the report is does not run, which is nothing wrong by itself.
+    pub(super) fn does_not_run(&mut self) {
+        self.not_running.push(self.config.clone());
     }
 
     fn add(
@@ -123,7 +130,17 @@ impl Report {
                 1 => ", with one warning".to_owned(),
                 many => format!(", with {many} warnings"),
             };
-            say(format!("\n{} nothing is wrong{warned}", self.paint.good("healthy:")));
+            let healthy = self.paint.good("healthy:");
+            say(match self.not_running.as_slice() {
+                [] => format!("\n{healthy} nothing is wrong{warned}"),
+                _ if !self.titled => {
+                    format!("\n{healthy} the configuration is right; the agent does not run")
+                }
+                files => {
+                    let files = plain(&files.join(", "));
+                    format!("\n{healthy} the configurations are right; not running: {files}")
+                }
+            });
         }
         Ok(wrong)
     }

@@ -5,9 +5,9 @@ use std::net::TcpListener;
 use serde_json::Value;
 
 use crate::process::Done;
-use crate::world::{ORCHESTRATOR, Setup, Tutorial, WORKER, World, replaced};
+use crate::world::{Agent, ORCHESTRATOR, Setup, Tutorial, WORKER, World, replaced};
 
-const WORKER_FILE: &str = "config/worker.yaml";
+pub(crate) const WORKER_FILE: &str = "config/worker.yaml";
 const ORCHESTRATOR_FILE: &str = "config/orchestrator.yaml";
 
 /// What the doctor says of `args`, which ends with `code`.
@@ -30,21 +30,22 @@ pub(crate) fn assert_says(findings: &[Value], check: &str, verdict: &str, words:
     assert!(found.is_some(), "{check} {verdict} {words:?}: {findings:#?}");
 }
 
-/// The configuration of an agent that serves, with the ports that it has got.
+/// The configurations of agents that serve, with the ports that they have got.
 fn pin_ports(tutorial: &Tutorial) {
-    for (file, agent) in
-        [(WORKER_FILE, &tutorial.worker), (ORCHESTRATOR_FILE, &tutorial.orchestrator)]
-    {
-        let path = tutorial.world.path(file);
-        let text = std::fs::read_to_string(&path).unwrap();
-        let text = text.replacen("port: 0", &format!("port: {}", agent.port), 1);
-        let text = text.replacen("port: 0", &format!("port: {}", agent.metrics.port()), 1);
-        std::fs::write(path, text).unwrap();
+    pin(&tutorial.world, WORKER_FILE, &tutorial.worker);
+    pin(&tutorial.world, ORCHESTRATOR_FILE, &tutorial.orchestrator);
+}
+
+/// Writes the ports that `agent` has got into its configuration.
+pub(crate) fn pin(world: &World, file: &str, agent: &Agent) {
+    for port in [agent.port, agent.metrics.port()] {
+        let text = std::fs::read_to_string(world.path(file)).unwrap();
+        world.write(file, &text.replacen("port: 0", &format!("port: {port}"), 1));
     }
 }
 
 /// Rewrites a file of the world.
-fn change(world: &World, file: &str, from: &str, to: &str) {
+pub(crate) fn change(world: &World, file: &str, from: &str, to: &str) {
     let text = std::fs::read_to_string(world.path(file)).unwrap();
     world.write(file, &replaced(&text, from, to));
 }
@@ -123,7 +124,9 @@ fn each_broken_thing_has_its_sentence() {
         "observability:\n",
         "observability:\n  tracing:\n    enabled: true\n    otlp_endpoint: http://localhost:9\n",
     );
-    check(&traced, "collector", &["localhost:9", "otlp_endpoint"]);
+    world.write(WORKER_FILE, &traced);
+    let findings = doctor(&world, &[WORKER_FILE], 1);
+    assert_says(&findings, "collector", "warning", &["localhost:9", "otlp_endpoint"]);
     let remote = replaced(
         &config,
         "authorization:\n",

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use convoke::UnixMillis;
 use rcgen::{
@@ -18,9 +18,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::doctor::{assert_says, doctor};
-use crate::process::Process;
-use crate::world::{WORKER, World, replaced};
+use crate::doctor::{assert_says, doctor, pin};
+use crate::process::{PATIENCE, Process};
+use crate::world::{Setup, WORKER, World, replaced};
 
 const FILE: &str = "config/worker.yaml";
 
@@ -45,13 +45,26 @@ fn params(uri: &str, years: Years) -> CertificateParams {
 /// Writes the worker's configuration with an identity from files, whose certificate is valid in
 /// `years`.
 fn worker_of_files(world: &World, years: Years) {
+    issue(world, params(WORKER, years));
+    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let text = format!(
+        "identity:\n  spiffe_id: {WORKER}\n  provider: files\n  files:\n    certificate: {}\n    \
+         private_key: {}\n    bundle: {}\n",
+        path("svid.pem"),
+        path("svid.key"),
+        path("bundle.pem")
+    );
+    world.write(FILE, &text);
+}
+
+/// Writes the worker's certificate with its key and root.
+fn issue(world: &World, mut svid: CertificateParams) {
     let mut authority = params("spiffe://example.org", NOW);
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let key = KeyPair::generate().unwrap();
     world.write("bundle.pem", &authority.self_signed(&key).unwrap().pem());
     let issuer = Issuer::new(authority, key);
-    let mut svid = params(WORKER, years);
     svid.is_ca = IsCa::ExplicitNoCa;
     svid.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     svid.extended_key_usages =
@@ -62,16 +75,6 @@ fn worker_of_files(world: &World, years: Years) {
     world.write("svid.key", &key.serialize_pem());
     let mode = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(world.path("svid.key"), mode).unwrap();
-
-    let path = |name: &str| world.path(name).to_str().unwrap().to_owned();
-    let text = format!(
-        "identity:\n  spiffe_id: {WORKER}\n  provider: files\n  files:\n    certificate: {}\n    \
-         private_key: {}\n    bundle: {}\n",
-        path("svid.pem"),
-        path("svid.key"),
-        path("bundle.pem")
-    );
-    world.write(FILE, &text);
 }
 
 /// An agent with the worker's identity whose clock is `behind`: where it listens.
@@ -127,6 +130,43 @@ fn an_expired_certificate_is_named_with_its_end() {
     let words = ["svid.pem", "expired at 2021-01-01T00:00:00", "put a new one"];
     assert_says(&findings, "identity", "wrong", &words);
     assert_says(&findings, "certificate", "skipped", &[]);
+}
+
+#[test]
+fn an_agent_whose_certificate_ended_is_named_as_such() {
+    let world = World::new();
+    worker_of_files(&world, NOW);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let mut svid = params(WORKER, NOW);
+    svid.not_after = date_time_ymd(1970, 1, 1) + since + Duration::from_secs(4);
+    issue(&world, svid);
+    let config = std::fs::read_to_string(world.path(FILE)).unwrap();
+    let config = format!(
+        "{config}server:\n  host: 127.0.0.1\n  port: 0\nobservability:\n  metrics:\n    \
+         enabled: true\n    port: 0\n"
+    );
+    world.write(FILE, &config);
+    let agent = world.serve("document-worker", FILE, WORKER, &Setup::default());
+    pin(&world, FILE, &agent);
+
+    let health = ["health", &format!("http://{}", agent.metrics)];
+    let deadline = Instant::now() + PATIENCE;
+    while world.run(&health).code == Some(0) {
+        assert!(Instant::now() < deadline, "its certificate does not end");
+    }
+    let findings = doctor(&world, &[FILE], 1);
+    assert_says(&findings, "port", "good", &["is served by"]);
+    assert_says(&findings, "agent", "wrong", &["its certificate ended at 2", "new files"]);
+    assert_says(&findings, "metrics port", "good", &["served by the agent"]);
+}
+
+#[test]
+fn a_socket_that_is_none_is_said_to_be_none() {
+    let world = World::new();
+    world.write(FILE, &world.config(document_pipeline::WORKER_CONFIG));
+    world.write("example.org.sock", "");
+    let findings = doctor(&world, &[FILE], 1);
+    assert_says(&findings, "identity", "wrong", &["is no socket but a regular file"]);
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod config;
 mod demo;
 mod doctor;
 mod doctor_identity;
+mod doctor_running;
 mod entries;
 mod golden;
 mod hostile;
