@@ -2,6 +2,7 @@
 
 mod enrol;
 mod error;
+mod expiry;
 mod files;
 mod workload_api;
 
@@ -83,7 +84,9 @@ impl IdentitySource {
     pub async fn connect(config: WorkloadApiConfig) -> Result<Self, IdentityError> {
         let (material, feed) = workload_api::open(&config).await?;
         let shared = Shared::new(material);
-        let watch = tokio::spawn(workload_api::watch(config, feed, Current(Arc::clone(&shared))));
+        let current = Current(Arc::clone(&shared));
+        let watch = workload_api::watch(config, feed, current.clone());
+        let watch = tokio::spawn(async { tokio::join!(watch, expiry::tell(current)).0 });
         Ok(Self { shared, _watch: Some(Arc::new(AbortOnDropHandle::new(watch))) })
     }
 
@@ -96,7 +99,9 @@ impl IdentitySource {
     pub fn from_files(config: FilesConfig) -> Result<Self, IdentityError> {
         let (material, look) = files::open(&config)?;
         let shared = Shared::new(material);
-        let watch = tokio::spawn(files::watch(config, look, Current(Arc::clone(&shared))));
+        let current = Current(Arc::clone(&shared));
+        let watch = files::watch(config, look, current.clone());
+        let watch = tokio::spawn(async { tokio::join!(watch, expiry::tell(current)).0 });
         Ok(Self { shared, _watch: Some(Arc::new(AbortOnDropHandle::new(watch))) })
     }
 

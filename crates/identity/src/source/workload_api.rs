@@ -44,19 +44,24 @@ async fn open_unbounded(config: &WorkloadApiConfig) -> Result<(Material, Feed), 
         enrol::enrol(config, own).await?;
     }
     let client = client_over(&config.socket, stream).await?;
-    let refused = |error: WorkloadApiError| match error {
-        WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_) => {
-            let (socket, wanted) = (config.socket.clone(), config.spiffe_id.clone());
-            IdentityError::NothingIssued { socket, wanted, own }
-        }
-        error => IdentityError::Protocol { socket: config.socket.clone(), source: Box::new(error) },
-    };
+    let refused = |error: WorkloadApiError| refusal(config, own, error);
     let mut feed: Feed = Box::pin(client.stream_x509_contexts().await.map_err(refused)?);
     let first = match feed.next().await {
         Some(first) => first.map_err(refused)?,
         None => return Err(refused(WorkloadApiError::EmptyResponse)),
     };
     Ok((select(config, &first)?, feed))
+}
+
+/// What the Workload API says instead of an update.
+fn refusal(config: &WorkloadApiConfig, own: u32, error: WorkloadApiError) -> IdentityError {
+    let socket = config.socket.clone();
+    match error {
+        WorkloadApiError::NoIdentityIssued | WorkloadApiError::PermissionDenied(_) => {
+            IdentityError::NothingIssued { socket, wanted: config.spiffe_id.clone(), own }
+        }
+        error => IdentityError::Protocol { socket, source: Box::new(error) },
+    }
 }
 
 /// Connects to the socket and looks at who serves it. The socket may lie in a directory in which
@@ -181,21 +186,18 @@ async fn watch_through<F>(
     loop {
         let end = follow(config, &mut feed, current).await;
         current.failed();
-        tracing::warn!(
-            socket = %config.socket.display(), spiffe_id = %config.spiffe_id,
-            valid_until = %current.load().not_after(), error = %chain(&end),
-            "workload API went away; the identity that is held stays in use until it expires"
-        );
-        feed = reconnect(config, current, &open).await;
+        let state = Trouble::of(&end);
+        state.say(config, current, &end);
+        feed = reconnect(config, current, state, &open).await;
     }
 }
 
 /// Publishes pushes until there are no more, and says why.
 async fn follow(config: &WorkloadApiConfig, feed: &mut Feed, current: &Current) -> IdentityError {
     loop {
-        let protocol = |error: WorkloadApiError| IdentityError::Protocol {
-            socket: config.socket.clone(),
-            source: Box::new(error),
+        let protocol = |error: WorkloadApiError| match own_uid() {
+            Ok(own) => refusal(config, own, error),
+            Err(source) => socket_error(&config.socket, source),
         };
         // An API that has let the SVID expire without a word is not there, whatever its socket says.
         let silence = current.left().max(RECONNECT_AFTER_MAX);
@@ -220,8 +222,50 @@ async fn follow(config: &WorkloadApiConfig, feed: &mut Feed, current: &Current) 
     }
 }
 
-/// Looks for the Workload API until it answers with the identity.
-async fn reconnect<F>(config: &WorkloadApiConfig, current: &Current, open: impl Fn() -> F) -> Feed
+/// What is wrong with a Workload API that has not answered with the identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// Nobody answers, or not as a Workload API does.
+    Away,
+    /// It is there and gives this process nothing, or not the wanted identity.
+    Refuses,
+}
+
+impl Trouble {
+    fn of(error: &IdentityError) -> Self {
+        match error {
+            IdentityError::NothingIssued { .. }
+            | IdentityError::NotAmongIssued { .. }
+            | IdentityError::TrustDomainMismatch { .. }
+            | IdentityError::EnrolmentRefused { .. } => Self::Refuses,
+            _ => Self::Away,
+        }
+    }
+
+    fn say(self, config: &WorkloadApiConfig, current: &Current, error: &IdentityError) {
+        let (socket, spiffe_id) = (config.socket.display(), &config.spiffe_id);
+        let (valid_until, error) = (current.load().not_after(), chain(error));
+        match self {
+            Self::Away => tracing::warn!(
+                %socket, %spiffe_id, %valid_until, error,
+                "workload API went away; the identity that is held stays in use until it expires"
+            ),
+            Self::Refuses => tracing::warn!(
+                %socket, %spiffe_id, %valid_until, error,
+                "workload API refuses to renew the identity; what is held stays in use until it \
+                 expires"
+            ),
+        }
+    }
+}
+
+/// Looks for the Workload API until it answers with the identity. `trouble` has been said.
+async fn reconnect<F>(
+    config: &WorkloadApiConfig,
+    current: &Current,
+    mut trouble: Trouble,
+    open: impl Fn() -> F,
+) -> Feed
 where
     F: Future<Output = Result<(Material, Feed), IdentityError>>,
 {
@@ -231,10 +275,20 @@ where
         match open().await {
             Ok((material, feed)) => {
                 publish(config, current, material);
+                tracing::info!(
+                    socket = %config.socket.display(), spiffe_id = %config.spiffe_id,
+                    valid_until = %current.load().not_after(),
+                    "workload API is back and has renewed the identity"
+                );
                 return feed;
             }
             Err(error) => {
                 tracing::debug!(error = %chain(&error), "workload API is still away");
+                // From away to refusing is news. The way back is not: it may only be restarting.
+                if trouble == Trouble::Away && Trouble::of(&error) == Trouble::Refuses {
+                    trouble = Trouble::Refuses;
+                    trouble.say(config, current, &error);
+                }
                 wait = (wait * 2).min(RECONNECT_AFTER_MAX);
             }
         }

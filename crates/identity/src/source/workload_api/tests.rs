@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::source::IdentitySource;
-use crate::testing::{Authority, set_validity};
+use crate::testing::{Authority, Lines, set_validity};
 use crate::tls::PeerError;
 
 const AGENT: &str = "spiffe://example.org/agent";
@@ -93,6 +93,50 @@ async fn an_api_that_goes_away_is_looked_for_less_and_less_often() {
     });
     let (longest, took) = (waits.sum::<f64>(), begun.elapsed().as_secs_f64());
     assert!(took <= longest + 0.1 && took >= longest * 0.75, "{took} of {longest}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_refuses_is_not_said_to_be_away_and_its_return_is_said() {
+    const AWAY: &str = "WARN workload API went away; the identity that is held stays in use until it \
+                        expires";
+    const REFUSES: &str = "WARN workload API refuses to renew the identity; what is held stays in \
+                           use until it expires";
+    const BACK: &str = "INFO workload API is back and has renewed the identity";
+    let nothing = || {
+        let (socket, wanted) = ("/nowhere/api.sock".into(), SpiffeId::parse(AGENT).unwrap());
+        IdentityError::NothingIssued { socket, wanted, own: 1 }
+    };
+    type Errors = Vec<IdentityError>;
+    let cases: [(Option<WorkloadApiError>, Errors, &[&str]); 3] = [
+        (None, vec![away(), away()], &[AWAY, BACK]),
+        // The last is the first that comes.
+        (None, vec![nothing(), away(), nothing(), away()], &[AWAY, REFUSES, BACK]),
+        (Some(WorkloadApiError::NoIdentityIssued), vec![away(), nothing()], &[REFUSES, BACK]),
+    ];
+    for (end, mut errors, expected) in cases {
+        let lines = Lines::default();
+        let _collecting = tracing::subscriber::set_default(lines.clone());
+        let authority = Authority::new("example.org");
+        let source = IdentitySource::from_material(authority.material(AGENT, &[]));
+        let ((pushes, first), (_kept, second)) = (feed(), feed());
+        let mut found = Some((authority.material(AGENT, &[]), second));
+        let mut outcome = move || errors.pop().map_or_else(|| found.take().ok_or_else(away), Err);
+        let current = source.current_handle();
+        let mut changes = source.changes();
+        changes.mark_unchanged();
+        if let Some(end) = end {
+            pushes.send(Err(end)).unwrap();
+        }
+        drop(pushes);
+        let (asked, config) = (std::cell::RefCell::new(&mut outcome), config());
+        let watched =
+            watch_through(&config, first, &current, || std::future::ready((asked.borrow_mut())()));
+        tokio::select! {
+            () = watched => unreachable!(),
+            changed = changes.changed() => changed.unwrap(),
+        }
+        assert_eq!(lines.all(), expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]
