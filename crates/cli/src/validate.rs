@@ -1,7 +1,7 @@
 //! `convoke validate`: everything that can be wrong before anything runs.
 
 use convoke::chain;
-use convoke::serve::{Config, ConfigError, StartError, load_policy};
+use convoke::serve::{Config, ConfigError, DecidedBy, StartError};
 use serde_json::json;
 
 use crate::args::Validate;
@@ -15,14 +15,17 @@ pub(crate) fn run(options: &Validate, paint: Paint) -> Result<(), Failure> {
         let name = path.display().to_string();
         let mut problems = Vec::new();
         let mut warnings = Vec::new();
-        let mut policy = None;
+        let mut decided_by = None;
         match Config::load(path) {
             Err(error) => problems = Wrong::all(&error),
             Ok(config) => {
                 warnings.extend(config.warnings().iter().map(ToString::to_string));
-                match load_policy(&config) {
-                    Ok(loaded) => policy = Some(loaded.revision().0.to_string()),
-                    Err(StartError::Config(error)) => problems = Wrong::all(&error),
+                if let Err(error) = config.check_identity() {
+                    problems = Wrong::all(&error);
+                }
+                match DecidedBy::of(&config) {
+                    Ok(found) => decided_by = Some(found),
+                    Err(StartError::Config(error)) => problems.extend(Wrong::all(&error)),
                     Err(error) => problems.push(Wrong::of(chain(&error))),
                 }
             }
@@ -34,7 +37,9 @@ pub(crate) fn run(options: &Validate, paint: Paint) -> Result<(), Failure> {
         if options.json {
             reports.push(json!({
                 "config": name, "valid": problems.is_empty(), "problems": problems,
-                "warnings": warnings, "policy_revision": policy,
+                "warnings": warnings,
+                "policy_revision": decided_by.as_ref().and_then(DecidedBy::revision),
+                "policy_server": decided_by.as_ref().and_then(DecidedBy::server),
             }));
             continue;
         }
@@ -42,8 +47,8 @@ pub(crate) fn run(options: &Validate, paint: Paint) -> Result<(), Failure> {
             say(format!("{} {name}: {}", paint.bold("warning:"), plain(warning)));
         }
         print(&problems, &name, paint);
-        if let Some(revision) = policy.filter(|_| problems.is_empty()) {
-            say(format!("{} {name}, policy {revision}", paint.good("valid:")));
+        if let Some(decided_by) = decided_by.filter(|_| problems.is_empty()) {
+            say(format!("{} {name}, {decided_by}", paint.good("valid:")));
         }
     }
     if options.json {

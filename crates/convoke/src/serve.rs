@@ -17,7 +17,7 @@ pub use convoke_node::{Node, NodeOptions, StartError, Summary, load_policy};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::check::{Checked, CheckedCapability, check};
+pub use crate::check::{Checked, CheckedCapability, DecidedBy, check};
 use crate::command_line::{self, Help, Wish};
 pub use crate::ending::{EndSignal, Ending};
 
@@ -134,6 +134,7 @@ pub fn end_runtime(runtime: tokio::runtime::Runtime, cut: bool) {
 /// configuration, the policy and the identity are good, and the agent's `on_start` has run.
 pub async fn run(config: &Path, host: Host, options: ServeOptions) -> Result<(), ServeError> {
     let (config, warnings) = load(config)?;
+    config.check_identity()?;
     let (guard, exporter) = log(&config)?;
     if options.log_panics {
         guard.log_panics();

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::process::run;
 use crate::world::World;
 
-const CONFIG: &str = "identity:\n  spiffe_id: spiffe://example.org/worker\nserver:\n  port: 1\n";
+const CONFIG: &str = "identity:\n  spiffe_id: spiffe://example.org/worker\n  spire_socket: /api.sock\n\
+    server:\n  port: 1\n";
 
 #[test]
 fn what_holds_is_shown_with_where_it_is_from() {
@@ -20,15 +21,15 @@ fn what_holds_is_shown_with_where_it_is_from() {
     let all = shown(&[]).stdout;
     for line in [
         "identity.spiffe_id: spiffe://example.org/worker  # line 2",
-        "server.port: 1  # line 4",
+        "server.port: 1  # line 5",
         "server.host: 127.0.0.1  # default",
         "observability.audit.sync: true  # CONVOKE_OBSERVABILITY__AUDIT__SYNC",
     ] {
         assert!(all.lines().any(|shown| shown == line), "no `{line}` in\n{all}");
     }
-    assert_eq!(shown(&["--changed"]).stdout.lines().count(), 3);
+    assert_eq!(shown(&["--changed"]).stdout.lines().count(), 4);
     let report = shown(&["--changed", "--json"]).json();
-    let port = json!({"key": "server.port", "value": "1", "from": "file", "line": 4});
+    let port = json!({"key": "server.port", "value": "1", "from": "file", "line": 5});
     assert!(report["settings"].as_array().unwrap().contains(&port), "{report}");
 }
 
@@ -49,8 +50,31 @@ fn what_is_wrong_is_said_of_file_or_variable() {
     let done = world.run(&["validate", "lost.yaml"]);
     let line = done.stderr.lines().next().unwrap();
     assert!(
-        line.starts_with("error: lost.yaml:5:30: there is no policy at ./lost.rego; "),
+        line.starts_with("error: lost.yaml:6:30: there is no policy at ./lost.rego; "),
         "{line}"
+    );
+}
+
+#[test]
+fn what_can_never_start_is_not_valid() {
+    let world = World::new();
+    let check = |identity: &str, expected: &str| {
+        let id = "identity:\n  spiffe_id: spiffe://example.org/worker\n";
+        world.write("worker.yaml", &format!("{id}{identity}"));
+        let serve = ["serve", "--agent", "document-worker", "worker.yaml"];
+        for args in [&["validate", "worker.yaml"][..], &[&serve[..], &["--check"]].concat(), &serve]
+        {
+            let done = world.run(args);
+            assert_eq!((done.code, done.stdout.as_str()), (Some(2), ""), "{done:?}");
+            assert!(done.stderr.contains(expected), "{done:?}");
+        }
+        // Nothing was opened.
+        assert!(!world.path("state").exists());
+    };
+    check("", "worker.yaml: `identity.spire_socket` is missing, and so is SPIFFE_ENDPOINT_SOCKET");
+    check(
+        "  provider: files\n  files: {certificate: no.pem, private_key: no.key, bundle: no.ca}\n",
+        "worker.yaml:4:45: `identity.files.private_key` is no.key: there is no such file",
     );
 }
 
@@ -91,7 +115,8 @@ fn another_shape_is_turned_into_this_one() {
     assert!(done.stderr.contains("2 things to decide, one key without a meaning"), "{done:?}");
     let new = std::fs::read_to_string(world.path("new.yaml")).unwrap();
     assert!(new.contains("  timeout: 5s  # from transport.timeout_seconds\n"), "{new}");
-    assert_eq!(world.run(&["validate", "new.yaml"]).code, Some(0));
+    let mut validate = world.command(&["validate", "new.yaml"]);
+    assert_eq!(run(validate.env("SPIFFE_ENDPOINT_SOCKET", "unix:///api.sock"), b"").code, Some(0));
     // The same on standard output, and never over what is there.
     assert_eq!(world.run(&migrate).stdout, new);
     let (error, _) = world.run(&[&migrate[..], &["--out", "new.yaml"]].concat()).failure(2);

@@ -7,6 +7,7 @@
 mod environment;
 mod error;
 mod foreign;
+mod identity;
 mod keys;
 mod migrate;
 mod overrides;
@@ -75,7 +76,9 @@ pub struct Config {
     /// directory that no other identity shares. It is not made here.
     pub data_dir: PathBuf,
     /// Line and column of `authorization.policy_file`, for when there is no such file.
-    policy_at: (Option<usize>, Option<usize>),
+    policy_at: read::Position,
+    /// The same of the keys of `identity.files`.
+    files_at: identity::Positions,
     warnings: Vec<String>,
 }
 
@@ -164,6 +167,16 @@ impl Config {
     /// If there is no file any more, or it is too long or not readable.
     pub(crate) fn policy_again(&self, place: &Path) -> Result<PolicySource, ConfigError> {
         policy::load_again(self, place)
+    }
+
+    /// Looks for what the agent takes its identity from: that a socket is named, which may come to
+    /// be later, or that the files are there and can be opened. What is in them is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// Each file that cannot be opened, or the socket that is not named: the agent cannot start.
+    pub fn check_identity(&self) -> Result<(), ConfigError> {
+        identity::check(self)
     }
 
     /// What a handler may see of this.

@@ -419,6 +419,11 @@ impl<'a> Section<'a> {
         self.below(key).map(|node| &node.at)
     }
 
+    /// As [`Section::place`], of a key that may have dots of its own.
+    pub(super) fn place_of(&self, key: &str) -> Option<&'a Place> {
+        self.entry(key).map(|node| &node.at)
+    }
+
     /// What is written below `path`, in which dots part the keys.
     pub(super) fn below(&self, path: &str) -> Option<&'a Node> {
         match path.split_once('.') {

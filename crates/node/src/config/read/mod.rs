@@ -18,12 +18,16 @@ use std::path::PathBuf;
 use convoke_agent::Metadata;
 
 use super::error::Problem;
+use super::identity::{Positions, named};
 use super::reader::{Report, Section};
 use super::settings::Setting;
 use super::{
     Config, ConfigError, Durability, Environment, IdentityConfig, JournalConfig, MetricsConfig,
     ServerConfig, Stage, overrides, unknown, yaml,
 };
+
+/// Line and column of something in the file, as far as they are known.
+pub(super) type Position = (Option<usize>, Option<usize>);
 
 /// What messages say of a value that the design has and this version has not.
 const LATER: &str = "comes with a later version";
@@ -96,6 +100,7 @@ fn whole(root: &Section<'_>, name: &str, env: &Environment, report: &Report) -> 
         section.problem("port", &message, Some("give metrics a port of its own"));
     }
     let (data_dir, metadata) = (data_dir?, metadata?);
+    let files_at = identity.as_ref().map(|identity| files_at(root, identity)).unwrap_or_default();
     let observability = observability?.finish(root, &data_dir, &metadata);
     let authorization = authorization?.finish(root, &data_dir);
     let config = Config {
@@ -114,12 +119,29 @@ fn whole(root: &Section<'_>, name: &str, env: &Environment, report: &Report) -> 
             .place("authorization.policy_file")
             .map(yaml::Place::known)
             .unwrap_or_default(),
+        files_at,
         warnings: Vec::new(),
     };
     if stage == Some(Stage::Production) {
         production::check(&config, root, report);
     }
     Some(Config { warnings: warnings::of(&config), ..config })
+}
+
+/// Where the paths of the identity's files are written.
+fn files_at(root: &Section<'_>, identity: &IdentityConfig) -> Positions {
+    let Some(files) = &identity.files else { return Positions::new() };
+    let known = named(files).filter_map(|(key, _)| {
+        let place = match key.strip_prefix("identity.files.federated.") {
+            // The names of trust domains have dots of their own.
+            Some(domain) => {
+                root.section("identity").section("files").section("federated").place_of(domain)
+            }
+            None => root.place(&key),
+        };
+        Some((key, place?.known()))
+    });
+    known.collect()
 }
 
 fn metadata(section: &Section<'_>, identity: Option<&IdentityConfig>) -> Option<Metadata> {

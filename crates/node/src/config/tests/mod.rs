@@ -88,6 +88,7 @@ fn defaults_are_these() {
         journal: JournalConfig { durability: Durability::Memory },
         data_dir,
         policy_at: (None, None),
+        files_at: Default::default(),
         warnings: vec![
             "no policy is loaded and `authorization.default_policy` is `deny_all`: every call is \
              refused"
