@@ -232,6 +232,9 @@ impl From<OpenError> for Failure {
             OpenError::NotLoopback(_) => {
                 (Code::Usage, "and say with --agent who is expected there")
             }
+            OpenError::SpeaksTls(_) => {
+                (Code::Usage, "write https:// and say with --agent who is expected there")
+            }
             OpenError::Send(_) => (
                 Code::Unreachable,
                 "check that the agent runs, and that it was started with --dev and this port",

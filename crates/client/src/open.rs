@@ -11,7 +11,8 @@ use convoke_net::client::{
 };
 use http::{Request, Uri};
 use http_body_util::Full;
-use tokio::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
 
 use crate::OPEN_TIMEOUT;
 
@@ -22,6 +23,8 @@ pub enum OpenError {
     Address(AddressError),
     /// Plain HTTP proves nothing, so it is for this machine alone.
     NotLoopback(String),
+    /// Who listens there speaks TLS and no plain HTTP.
+    SpeaksTls(String),
     /// Nobody answered.
     Send(SendError),
 }
@@ -46,9 +49,32 @@ pub async fn get(address: &str, path: &str) -> Result<(u16, Bytes), OpenError> {
     let request = request(path).map_err(|_| OpenError::Address(AddressError::Path(path.into())))?;
     let route = Route { address: parsed, tls: None, identity: "".into(), revision: 0 };
     let pool = Pool::new(Dialer::default(), PoolLimits::default());
-    let sent = pool.send(&route, request, Instant::now() + OPEN_TIMEOUT).await;
-    let answer = sent.map_err(OpenError::Send)?;
-    Ok((answer.status().as_u16(), answer.into_body()))
+    match pool.send(&route, request, Instant::now() + OPEN_TIMEOUT).await {
+        Ok(answer) => Ok((answer.status().as_u16(), answer.into_body())),
+        Err(error) => {
+            let is_no_http = matches!(&error, SendError::Http { source, .. } if source.is_parse());
+            if is_no_http && speaks_tls(&route.address).await {
+                return Err(OpenError::SpeaksTls(address.to_owned()));
+            }
+            Err(OpenError::Send(error))
+        }
+    }
+}
+
+/// Whether who listens at `address` answers plain HTTP with an alert of TLS. `false` if that is not
+/// known.
+async fn speaks_tls(address: &Address) -> bool {
+    /// The record's type and the first byte of its version. Source: RFC 8446 §5.1.
+    const ALERT: [u8; 2] = [21, 3];
+    let deadline = Instant::now() + OPEN_TIMEOUT;
+    let begun = async {
+        let mut tcp = Dialer::default().dial(address, deadline).await.ok()?;
+        tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.ok()?;
+        let mut beginning = [0; ALERT.len()];
+        tcp.read_exact(&mut beginning).await.ok()?;
+        Some(beginning)
+    };
+    timeout_at(deadline, begun).await.ok().flatten() == Some(ALERT)
 }
 
 /// Opens a TCP connection to `address` and closes it: how long that took. Nothing is sent, so it
@@ -78,6 +104,9 @@ impl fmt::Display for OpenError {
             Self::Address(error) => error.fmt(f),
             Self::NotLoopback(address) => {
                 write!(f, "{address} is plain http and not on this machine; use https")
+            }
+            Self::SpeaksTls(address) => {
+                write!(f, "TLS is spoken at {address}, not plain http")
             }
             Self::Send(error) => f.write_str(&chain(error)),
         }

@@ -96,3 +96,16 @@ fn the_summary_says_that_the_agent_does_not_run() {
     let words = "healthy: the configuration is right; the agent does not run";
     assert!(done.stderr.contains(words), "{done:?}");
 }
+
+#[test]
+fn plain_http_to_the_port_of_tls_is_told_what_is_spoken_there() {
+    let world = World::new();
+    let _issuer = world.issuer("example.org");
+    let agent = world.worker(&Setup::default());
+    let address = format!("http://localhost:{}", agent.port);
+    for command in [&["health"][..], &["card", "show"]] {
+        let (error, hint) = world.run(&[command, &[&address]].concat()).failure(2);
+        assert!(error.contains("TLS is spoken at"), "{error}");
+        assert!(hint.contains("https://") && hint.contains("--agent"), "{hint}");
+    }
+}
