@@ -57,7 +57,9 @@ async fn open(config: &Config) -> Result<IdentitySource, (String, Option<String>
     IdentitySource::connect(api).await.map_err(|error| {
         // Most of these say their cure themselves.
         let cure = match &error {
-            IdentityError::NothingIssued { .. } | IdentityError::NotAmongIssued { .. } => Some(
+            IdentityError::NothingIssued { .. }
+            | IdentityError::EnrollingEnded { .. }
+            | IdentityError::NotAmongIssued { .. } => Some(
                 "`convoke identity entry list` shows what is registered; an entry with a \
                  `unix:path` or another user is for the agent alone, and then run the doctor as it \
                  runs",

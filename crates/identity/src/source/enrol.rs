@@ -17,28 +17,40 @@ use crate::enrolment::{
     BODY_BYTES_MAX, ENROL_PATH, EnrolRefusal, EnrolRequest, RefusalCode, admin_socket,
 };
 
+/// Whether processes may enrol themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Enrolling {
+    /// Nothing is known against it.
+    Open,
+    /// The embedded issuer has, or has had, registration entries.
+    Ended,
+}
+
 /// Enrols this process under the configured ID, if the Workload API is an embedded issuer that we
 /// may speak to. Where it is not, nothing happens: what is registered for this process decides.
-pub(super) async fn enrol(config: &WorkloadApiConfig, own: u32) -> Result<(), IdentityError> {
+pub(super) async fn enrol(
+    config: &WorkloadApiConfig,
+    own: u32,
+) -> Result<Enrolling, IdentityError> {
     let socket = admin_socket(&config.socket);
     if !is_issuers(&socket, own, config.issuer_uid) {
-        return Ok(());
+        return Ok(Enrolling::Open);
     }
     let stream = match connect(&socket, own, config.issuer_uid).await {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(socket = %socket.display(), error = %chain(&error), "not enrolling");
-            return Ok(());
+            return Ok(Enrolling::Open);
         }
     };
     let unclear = |source| IdentityError::AdminProtocol { socket: socket.clone(), source };
     let refusal = match ask(stream, config).await.map_err(unclear)? {
-        None => return Ok(()),
+        None => return Ok(Enrolling::Open),
         Some(refusal) => refusal,
     };
     if refusal.code == RefusalCode::Registered {
         // What is registered for this process decides, as it does with SPIRE.
-        return Ok(());
+        return Ok(Enrolling::Ended);
     }
     let (wanted, reason) = (config.spiffe_id.clone(), refusal.message);
     Err(match refusal.code {

@@ -1,7 +1,7 @@
 //! Why an agent has no identity, each with its cure.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use convoke_model::{SpiffeId, TrustDomain, UnixMillis};
@@ -49,7 +49,8 @@ pub enum IdentityError {
     /// The Workload API knows no identity for this process.
     #[error(
         "the Workload API at `{socket}` issues nothing to this process (uid {own}); register \
-         `{wanted}` for it, or run it as the issuer's user so that it can enrol itself"
+         `{wanted}` for it or, if the embedded issuer has never had an entry, run it as the \
+         issuer's user so that it can enrol itself"
     )]
     NothingIssued {
         /// Which socket.
@@ -58,6 +59,24 @@ pub enum IdentityError {
         wanted: SpiffeId,
         /// Who we are.
         own: u32,
+    },
+    /// No entry of the embedded issuer means this process, and none may enrol itself any more.
+    #[error(
+        "the Workload API at `{socket}` issues nothing to this process (uid {own}): processes do \
+         not enrol themselves since the issuer's first registration entry; register this one with \
+         `{}` or, to let all enrol themselves again, move both `entries.json` and \
+         `enrolling-ended` out of the issuer's data directory and restart it",
+        entry_add(.socket, .wanted, *.own, .program.as_deref())
+    )]
+    EnrollingEnded {
+        /// Which socket.
+        socket: PathBuf,
+        /// The identity that was wanted.
+        wanted: SpiffeId,
+        /// Who we are.
+        own: u32,
+        /// The executable of this process, if it is known.
+        program: Option<PathBuf>,
     },
     /// There are identities for this process, and the wanted one is not among them.
     #[error(
@@ -204,6 +223,16 @@ pub enum IdentityError {
         /// How long we waited.
         waited: Duration,
     },
+}
+
+/// The command that registers a process.
+fn entry_add(socket: &Path, wanted: &SpiffeId, own: u32, program: Option<&Path>) -> String {
+    let (socket, program) = (socket.display(), program.map(Path::display));
+    let program = program.map(|path| format!(" --selector unix:path:{path}")).unwrap_or_default();
+    format!(
+        "convoke identity entry add --socket {socket} --spiffe-id {wanted} --selector \
+         unix:uid:{own}{program}"
+    )
 }
 
 fn list(ids: &[String]) -> String {

@@ -14,7 +14,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use spiffe::{WorkloadApiClient, WorkloadApiError, X509Context};
 use tokio::net::UnixStream;
 
-use super::{Current, IdentityError, WorkloadApiConfig, enrol};
+use super::enrol::{self, Enrolling};
+use super::{Current, IdentityError, WorkloadApiConfig};
 use crate::material::{Bundle, Material, MaterialError};
 use crate::process::own_uid;
 
@@ -40,11 +41,18 @@ pub(super) async fn open(config: &WorkloadApiConfig) -> Result<(Material, Feed),
 async fn open_unbounded(config: &WorkloadApiConfig) -> Result<(Material, Feed), IdentityError> {
     let own = own_uid().map_err(|source| socket_error(&config.socket, source))?;
     let stream = dial(config, own).await?;
-    if config.enrol {
-        enrol::enrol(config, own).await?;
-    }
+    let enrolling = match config.enrol {
+        true => enrol::enrol(config, own).await?,
+        false => Enrolling::Open,
+    };
     let client = client_over(&config.socket, stream).await?;
-    let refused = |error: WorkloadApiError| refusal(config, own, error);
+    let refused = |error: WorkloadApiError| match (refusal(config, own, error), enrolling) {
+        (IdentityError::NothingIssued { socket, wanted, own }, Enrolling::Ended) => {
+            let program = std::env::current_exe().ok();
+            IdentityError::EnrollingEnded { socket, wanted, own, program }
+        }
+        (error, _) => error,
+    };
     let mut feed: Feed = Box::pin(client.stream_x509_contexts().await.map_err(refused)?);
     let first = match feed.next().await {
         Some(first) => first.map_err(refused)?,
@@ -235,6 +243,7 @@ impl Trouble {
     fn of(error: &IdentityError) -> Self {
         match error {
             IdentityError::NothingIssued { .. }
+            | IdentityError::EnrollingEnded { .. }
             | IdentityError::NotAmongIssued { .. }
             | IdentityError::TrustDomainMismatch { .. }
             | IdentityError::EnrolmentRefused { .. } => Self::Refuses,

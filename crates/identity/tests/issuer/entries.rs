@@ -49,7 +49,7 @@ async fn the_first_entry_ends_what_processes_gave_to_themselves_for_good() {
     let entry = world.entry(CALLER, &[our_uid(), other_program()]).await;
     assert!(matches!(next_ids(&mut stream).await, Err(WorkloadApiError::NoIdentityIssued)));
     let refused = world.source(WORKER).await.unwrap_err();
-    assert!(matches!(refused, IdentityError::NothingIssued { .. }), "{refused}");
+    assert!(matches!(refused, IdentityError::EnrollingEnded { .. }), "{refused}");
 
     // Neither a restart nor the removal of the last entry brings it back.
     let world = world.restart().await;
@@ -58,7 +58,13 @@ async fn the_first_entry_ends_what_processes_gave_to_themselves_for_good() {
     let world = world.restart().await;
     assert_eq!(world.admin().list().await.unwrap(), []);
     let refused = world.source(WORKER).await.unwrap_err();
-    assert!(matches!(refused, IdentityError::NothingIssued { .. }), "{refused}");
+    let text = refused.to_string();
+    let (socket, uid, program) = (world.socket().display(), our_uid(), our_program());
+    let command = format!(
+        "`convoke identity entry add --socket {socket} --spiffe-id {WORKER} --selector {uid} \
+         --selector {program}`"
+    );
+    assert!(text.contains(&command) && text.contains("`enrolling-ended`"), "{text}");
     world.stop().await;
 }
 
