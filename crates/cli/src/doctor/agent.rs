@@ -63,6 +63,9 @@ pub(super) async fn examine(patient: &mut Patient, report: &mut Report) {
             patient.decides_otherwise = !running.compare(patient.policy.as_ref(), report);
             return;
         }
+        if running.tell_case(&id, report) {
+            return report.good("port", format!("{at} is served by {who}"));
+        }
         running.tell_checks(report);
     }
     let Some(client) = &patient.client else {
@@ -106,6 +109,9 @@ pub(super) async fn examine(patient: &mut Patient, report: &mut Report) {
     }
     if let Some(running) = running {
         patient.decides_otherwise = !running.compare(patient.policy.as_ref(), report);
+    } else if patient.policy.is_some() {
+        let why = "which policy the agent decides by is told only on its metrics listener, here";
+        report.skip("policy in use", why);
     }
 }
 

@@ -90,6 +90,23 @@ impl Running {
         true
     }
 
+    /// Tells that the agent has the ID of the configuration but for its case. `false` if it is the
+    /// same.
+    pub(super) fn tell_case(&self, id: &SpiffeId, report: &mut Report) -> bool {
+        let differs = self.spiffe_id != id.as_str();
+        if differs {
+            let text = format!(
+                "the running agent is {}, but `identity.spiffe_id` is {id}: they differ in case \
+                 alone",
+                self.spiffe_id
+            );
+            let cure = "SPIFFE IDs are case-sensitive: correct `identity.spiffe_id`, or restart \
+                        the agent if it was changed";
+            report.wrong("agent", text, cure.to_owned());
+        }
+        differs
+    }
+
     /// Tells which of its other checks fail.
     pub(super) fn tell_checks(&self, report: &mut Report) {
         for (what, state) in [("audit", &self.checks.audit), ("server", &self.checks.server)] {

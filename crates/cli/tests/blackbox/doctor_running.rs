@@ -1,7 +1,7 @@
 //! `convoke doctor` and `convoke health` on an agent that runs and is not what its files say.
 
 use crate::doctor::{WORKER_FILE, assert_says, change, doctor, pin};
-use crate::world::{ORCHESTRATOR, Setup, World};
+use crate::world::{ORCHESTRATOR, Setup, Tutorial, WORKER, World};
 
 const POLICY: &str = "policies/worker_policy.rego";
 
@@ -80,6 +80,23 @@ fn a_port_that_was_edited_is_told_in_one_line() {
     let wrong = findings.iter().filter(|one| one["verdict"] == "wrong").count();
     assert_eq!(wrong, 1, "{findings:#?}");
     assert_says(&findings, "metrics port", "good", &["served by the agent"]);
+}
+
+#[test]
+fn an_id_that_is_not_the_agents_is_cured_in_the_configuration() {
+    let tutorial = Tutorial::start();
+    let world = &tutorial.world;
+    pin(world, WORKER_FILE, &tutorial.worker);
+    // Without the agent's word, which is asked for on this port alone.
+    let elsewhere = tutorial.orchestrator.address();
+    let findings = doctor(world, &[WORKER_FILE, "--address", &elsewhere], 1);
+    assert_says(&findings, "agent", "wrong", &[ORCHESTRATOR, "`identity.spiffe_id`"]);
+    assert!(!findings.iter().any(|one| one["cure"].to_string().contains("--agent")));
+
+    change(world, WORKER_FILE, WORKER, "spiffe://example.org/Document-Worker");
+    let findings = doctor(world, &[WORKER_FILE], 1);
+    let words = [WORKER, "Document-Worker", "case alone", "correct `identity.spiffe_id`"];
+    assert_says(&findings, "agent", "wrong", &words);
 }
 
 #[test]
