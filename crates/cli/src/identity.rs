@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use convoke::chain;
 use convoke::identity::issuer::{
-    AdminClient, AdminError, Entry as Registered, Issuer, IssuerConfig, IssuerError, Refusal,
-    Registration, harden_process,
+    Added, AdminClient, AdminError, Entry as Registered, Issuer, IssuerConfig, IssuerError,
+    Refusal, Registration, harden_process,
 };
 use convoke::serve::{EndSignal, Ending, Environment, Format, log_to_stderr};
 use serde_json::{Value, json};
 
 use crate::args::{self, Entry, IdentityServe, IdentityShow};
 use crate::exit::{Code, Failure};
-use crate::paint::say;
+use crate::paint::{Paint, say};
 use crate::{call, signals};
 
 pub(crate) async fn serve(options: IdentityServe) -> Result<(), Failure> {
@@ -104,14 +104,14 @@ pub(crate) async fn show(options: IdentityShow) -> Result<(), Failure> {
 }
 
 /// `convoke identity entry …`
-pub(crate) async fn entry(command: Entry) -> Result<(), Failure> {
+pub(crate) async fn entry(command: Entry, paint: Paint) -> Result<(), Failure> {
     match command {
         Entry::Add(options) => {
             let (spiffe_id, selectors, ttl) = (options.spiffe_id, options.selector, options.ttl);
             let asked = Registration { spiffe_id, selectors, ttl };
             let added = client(&options.issuer).add(&asked).await;
             let added = added.map_err(|error| not_administered(&error))?;
-            report(&options.issuer, &added, "added")
+            report_added(&options.issuer, &added, paint)
         }
         Entry::List(options) => {
             let entries = client(&options.issuer).list().await;
@@ -130,7 +130,11 @@ pub(crate) async fn entry(command: Entry) -> Result<(), Failure> {
         Entry::Rm(options) => {
             let removed = client(&options.issuer).remove(options.entry).await;
             let removed = removed.map_err(|error| not_administered(&error))?;
-            report(&options.issuer, &removed, "removed")
+            if options.issuer.json {
+                return print(&as_json(&removed));
+            }
+            say(format!("removed entry {}", in_words(&removed)));
+            Ok(())
         }
     }
 }
@@ -141,12 +145,40 @@ fn client(issuer: &args::Issuer) -> AdminClient {
     AdminClient::new(Path::new(path), issuer.issuer_uid)
 }
 
-fn report(issuer: &args::Issuer, entry: &Registered, what: &str) -> Result<(), Failure> {
+/// Reports a new entry. The first one takes something away, which nobody would look for in the
+/// issuer's log.
+fn report_added(issuer: &args::Issuer, added: &Added, paint: Paint) -> Result<(), Failure> {
     if issuer.json {
-        return print(&as_json(entry));
+        let mut json = as_json(&added.entry);
+        if let Some(processes) = added.enrolling_ended {
+            json["enrolling_ended"] = json!({ "processes": processes });
+        }
+        return print(&json);
     }
-    say(format!("{what} entry {}", in_words(entry)));
+    say(format!("added entry {}", in_words(&added.entry)));
+    if let Some(processes) = added.enrolling_ended {
+        say(enrolling_ended(processes, &issuer.socket, paint));
+    }
     Ok(())
+}
+
+/// What the first entry has done to `processes` that run, and how to undo it for each.
+fn enrolling_ended(processes: u64, socket: &str, paint: Paint) -> String {
+    let whose = match processes {
+        0 => "a process that no entry means gets no identity".to_owned(),
+        1 => "the one that runs loses its identity when its certificate ends, and any other gets none"
+            .to_owned(),
+        many => format!(
+            "the {many} that run lose their identities when their certificates end, and any other \
+             gets none"
+        ),
+    };
+    format!(
+        "{} processes do not enrol themselves any more: {whose}; give each an entry: `convoke \
+         identity entry add --socket {socket} --spiffe-id ID --selector unix:uid:N --selector \
+         unix:path:/PROGRAM`",
+        paint.bold("warning:")
+    )
 }
 
 fn print(report: &Value) -> Result<(), Failure> {

@@ -99,7 +99,7 @@ fn run(cli: Cli, quiet: bool, paint: Paint) -> Result<(), Failure> {
         }
         Command::Identity(Identity::Entry(command)) => {
             let what = "the issuer".to_owned();
-            one_thread()?.block_on(waiting(what, quiet, identity::entry(command)))
+            one_thread()?.block_on(waiting(what, quiet, identity::entry(command, paint)))
         }
         Command::Policy(command) => policy::run(command, paint),
         Command::Authz(command) => authz::run(command, paint),

@@ -25,9 +25,13 @@ fn entries_say_who_gets_what_until_they_are_removed() {
 
     // Nobody is this user, so nobody gets anything, and nobody helps himself any more.
     let nobody = ["add", "--spiffe-id", AGENT, "--selector", "unix:uid:4000000000"];
-    assert_eq!(entry(&nobody).json()["id"], 1);
+    let first = entry(&nobody).json();
+    assert_eq!(first["id"], 1);
+    // What enrolled itself above has ended.
+    assert_eq!(first["enrolling_ended"], json!({ "processes": 0 }));
     let (error, _) = show().failure(10);
-    assert!(error.contains("issues nothing to this process"), "{error}");
+    let command = format!("convoke identity entry add --socket {socket} --spiffe-id {AGENT}");
+    assert!(error.contains(&command) && error.contains("enrolling-ended"), "{error}");
     let (error, _) = entry(&nobody).failure(1);
     assert!(error.contains("entry 1 says the same"), "{error}");
 

@@ -16,7 +16,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::net::unix::UCred;
 
-use super::entries::{Entry, EntryDocument, EntryError, Registration, RegistrationDocument};
+use super::entries::{
+    AddedDocument, Entry, EntryDocument, EntryError, Registration, RegistrationDocument,
+};
 use super::{Shared, error};
 use crate::enrolment::{
     BODY_BYTES_MAX, ENROL_PATH, ENTRIES_PATH, EnrolRefusal, EnrolRequest, RefusalCode,
@@ -145,7 +147,8 @@ fn add(shared: &Shared, registration: Registration) -> Result<Vec<u8>, EnrolRefu
     for selector in &registration.selectors {
         selector.check_on_this_machine().map_err(|error| bad(error.to_string()))?;
     }
-    let entry = shared.entries.add(registration, shared.ttl_limits()).map_err(refused)?;
+    let (entry, is_first) =
+        shared.entries.add(registration, shared.ttl_limits()).map_err(refused)?;
     log(&entry, "entry added");
     let ended = shared.enrolments.clear();
     if ended > 0 {
@@ -155,7 +158,8 @@ fn add(shared: &Shared, registration: Registration) -> Result<Vec<u8>, EnrolRefu
         );
     }
     shared.tell_change();
-    json(&EntryDocument::from(&entry))
+    let enrolling_ended = is_first.then_some(ended);
+    json(&AddedDocument { entry: EntryDocument::from(&entry), enrolling_ended })
 }
 
 fn remove(shared: &Shared, id: u64) -> Result<Vec<u8>, EnrolRefusal> {

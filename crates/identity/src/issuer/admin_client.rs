@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::entries::{Entry, EntryDocument, Registration, RegistrationDocument};
+use super::entries::{
+    Added, AddedDocument, Entry, EntryDocument, Registration, RegistrationDocument,
+};
 use crate::enrolment::{ENTRIES_PATH, EnrolRefusal, RefusalCode, admin_socket};
 use crate::process::own_uid;
 use crate::source::may_serve;
@@ -111,11 +113,12 @@ impl AdminClient {
     /// # Errors
     ///
     /// [`AdminError`], as for every method.
-    pub async fn add(&self, registration: &Registration) -> Result<Entry, AdminError> {
+    pub async fn add(&self, registration: &Registration) -> Result<Added, AdminError> {
         let asked = RegistrationDocument::from(registration);
         let body = serde_json::to_vec(&asked).map_err(|error| self.unclear(error))?;
-        let entry: EntryDocument = self.ask(Method::POST, ENTRIES_PATH.to_owned(), body).await?;
-        self.read(entry)
+        let AddedDocument { entry, enrolling_ended } =
+            self.ask(Method::POST, ENTRIES_PATH.to_owned(), body).await?;
+        Ok(Added { entry: self.read(entry)?, enrolling_ended })
     }
 
     /// All entries, by their numbers.

@@ -51,9 +51,9 @@ impl Enrolments {
     }
 
     /// Ends all enrolments, and says how many running processes had one.
-    pub(super) fn clear(&self) -> usize {
+    pub(super) fn clear(&self) -> u64 {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *ids).keys().filter(|process| process.is_alive()).count()
+        std::mem::take(&mut *ids).keys().map(|process| u64::from(process.is_alive())).sum()
     }
 
     /// The identities of `process`, in the order in which it enrolled. A process that has ended has

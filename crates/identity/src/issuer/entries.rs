@@ -44,6 +44,16 @@ pub struct Entry {
     pub registration: Registration,
 }
 
+/// What adding an entry has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    /// The entry.
+    pub entry: Entry,
+    /// If the entry is the first: how many running processes had enrolled themselves. Their
+    /// certificates are not renewed any more, unless an entry means them.
+    pub enrolling_ended: Option<u64>,
+}
+
 /// What an entry says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
@@ -113,6 +123,15 @@ pub(super) struct EntryDocument {
     ttl_seconds: Option<u64>,
 }
 
+/// What adding an entry has done, on the admin socket.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AddedDocument {
+    pub(super) entry: EntryDocument,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) enrolling_ended: Option<u64>,
+}
+
 /// What an entry says, on the admin socket.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -180,12 +199,13 @@ impl Entries {
         meant.map(|entry| (entry.spiffe_id.clone(), entry.ttl)).collect()
     }
 
-    /// Adds an entry, and returns when it is on the disk.
+    /// Adds an entry, and returns when it is on the disk; with whether there has never been one
+    /// before.
     pub(super) fn add(
         &self,
         mut registration: Registration,
         limits: TtlLimits,
-    ) -> Result<Entry, EntryError> {
+    ) -> Result<(Entry, bool), EntryError> {
         if registration.spiffe_id.trust_domain_str() != self.trust_domain.as_str() {
             return Err(EntryError::TrustDomain { own: self.trust_domain.clone() });
         }
@@ -215,7 +235,7 @@ impl Entries {
             let entry = Entry { id: state.next_id, registration };
             state.next_id += 1;
             state.entries.push(entry.clone());
-            Ok(entry)
+            Ok((entry, state.never_any))
         })
     }
 

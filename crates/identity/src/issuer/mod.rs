@@ -45,7 +45,7 @@ use federated::Federation;
 use socket::{Gate, Socket};
 
 pub use admin_client::{AdminClient, AdminError, Refusal};
-pub use entries::{Entry, Registration};
+pub use entries::{Added, Entry, Registration};
 pub use error::IssuerError;
 pub use hardening::harden_process;
 #[doc(hidden)]

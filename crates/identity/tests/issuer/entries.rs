@@ -46,7 +46,15 @@ async fn the_first_entry_ends_what_processes_gave_to_themselves_for_good() {
     world.source(WORKER).await.unwrap();
     let mut stream = Box::pin(world.client().await.stream_x509_contexts().await.unwrap());
     assert_eq!(next_ids(&mut stream).await.unwrap(), [WORKER]);
-    let entry = world.entry(CALLER, &[our_uid(), other_program()]).await;
+    let registration = |selectors| Registration { spiffe_id: id(CALLER), selectors, ttl: None };
+    let first = registration(vec![our_uid(), other_program()]);
+    let added = world.admin().add(&first).await.unwrap();
+    // Of the processes that lose their identities, this one.
+    assert_eq!(added.enrolling_ended, Some(1));
+    let entry = added.entry;
+    let second = world.admin().add(&registration(vec![other_program()])).await.unwrap();
+    assert_eq!(second.enrolling_ended, None);
+    world.admin().remove(second.entry.id).await.unwrap();
     assert!(matches!(next_ids(&mut stream).await, Err(WorkloadApiError::NoIdentityIssued)));
     let refused = world.source(WORKER).await.unwrap_err();
     assert!(matches!(refused, IdentityError::EnrollingEnded { .. }), "{refused}");
@@ -88,7 +96,7 @@ async fn an_entry_s_ttl_is_that_of_its_svid() {
     let selectors = vec![our_uid()];
     let ttl = Some(Duration::from_secs(100));
     let asked = Registration { spiffe_id: id(WORKER), selectors, ttl };
-    assert_eq!(world.admin().add(&asked).await.unwrap().registration, asked);
+    assert_eq!(world.admin().add(&asked).await.unwrap().entry.registration, asked);
     let before = std::time::SystemTime::now();
     let source = world.source(WORKER).await.unwrap();
     let since_epoch = before.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();

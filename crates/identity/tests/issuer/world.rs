@@ -74,7 +74,7 @@ impl World {
     pub(crate) async fn entry(&self, id: &str, selectors: &[Selector]) -> Entry {
         let registration =
             Registration { spiffe_id: self::id(id), selectors: selectors.to_vec(), ttl: None };
-        self.admin().add(&registration).await.unwrap()
+        self.admin().add(&registration).await.unwrap().entry
     }
 
     pub(crate) async fn source(&self, id: &str) -> Result<IdentitySource, IdentityError> {

@@ -36,10 +36,12 @@ async fn entries_survive_and_numbers_are_never_given_twice() {
     let dir = TempDir::new().unwrap();
     let entries = open(&dir).unwrap();
     assert!(entries.never_any());
-    let first = entries.add(registration("a", &["unix:uid:1"]), LIMITS).unwrap();
+    let (first, is_first) = entries.add(registration("a", &["unix:uid:1"]), LIMITS).unwrap();
+    assert!(is_first);
     let mut second = registration("b", &["unix:path:/b", "unix:uid:2"]);
     second.ttl = Some(Duration::from_secs(7));
-    let second = entries.add(second, LIMITS).unwrap();
+    let (second, is_first) = entries.add(second, LIMITS).unwrap();
+    assert!(!is_first);
     assert_eq!((first.id, second.id), (1, 2));
     drop(entries);
 
@@ -52,7 +54,8 @@ async fn entries_survive_and_numbers_are_never_given_twice() {
 
     let entries = open(&dir).unwrap();
     assert!(entries.all().is_empty() && !entries.never_any());
-    assert_eq!(entries.add(registration("a", &["unix:uid:1"]), LIMITS).unwrap().id, 3);
+    let (third, is_first) = entries.add(registration("a", &["unix:uid:1"]), LIMITS).unwrap();
+    assert_eq!((third.id, is_first), (3, false));
 }
 
 #[tokio::test]
