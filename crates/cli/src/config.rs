@@ -19,7 +19,9 @@ pub(crate) fn show(options: &ConfigShow, paint: Paint) -> Result<(), Failure> {
     let name = options.config.display().to_string();
     let (config, mut settings) = Config::load_explained(&options.config)
         .map_err(|error| wrong(&error, &name, options.json, paint))?;
-    settings.retain(|setting| !options.changed || setting.origin != Origin::Default);
+    settings.retain(|setting| {
+        !options.changed || !(setting.is_default || setting.origin == Origin::Default)
+    });
     let mut text = String::new();
     if options.json {
         let values = settings.iter().map(|setting| {

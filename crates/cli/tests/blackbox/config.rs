@@ -6,7 +6,7 @@ use crate::process::run;
 use crate::world::World;
 
 const CONFIG: &str = "identity:\n  spiffe_id: spiffe://example.org/worker\n  spire_socket: /api.sock\n\
-    server:\n  port: 1\n";
+    server:\n  port: 1\n  host: 127.0.0.1\n";
 
 #[test]
 fn what_holds_is_shown_with_where_it_is_from() {
@@ -22,11 +22,13 @@ fn what_holds_is_shown_with_where_it_is_from() {
     for line in [
         "identity.spiffe_id: spiffe://example.org/worker  # line 2",
         "server.port: 1  # line 5",
-        "server.host: 127.0.0.1  # default",
+        "server.host: 127.0.0.1  # line 6",
+        "server.drain_timeout: 30s  # default",
         "observability.audit.sync: true  # CONVOKE_OBSERVABILITY__AUDIT__SYNC",
     ] {
         assert!(all.lines().any(|shown| shown == line), "no `{line}` in\n{all}");
     }
+    // The host is written, and what it would be anyway.
     assert_eq!(shown(&["--changed"]).stdout.lines().count(), 4);
     let report = shown(&["--changed", "--json"]).json();
     let port = json!({"key": "server.port", "value": "1", "from": "file", "line": 5});
@@ -50,7 +52,7 @@ fn what_is_wrong_is_said_of_file_or_variable() {
     let done = world.run(&["validate", "lost.yaml"]);
     let line = done.stderr.lines().next().unwrap();
     assert!(
-        line.starts_with("error: lost.yaml:6:30: there is no policy at ./lost.rego; "),
+        line.starts_with("error: lost.yaml:7:30: there is no policy at ./lost.rego; "),
         "{line}"
     );
 }

@@ -325,6 +325,19 @@ impl<'a> Section<'a> {
     pub(super) fn duration_or_never(&self, key: &'static str) -> Option<Option<Duration>> {
         let found = self.read(key, key)?;
         let Kind::Duration(min, max, never) = found.row.kind else { return self.mistyped(key) };
+        if let Value::Number(number) = &*found.value {
+            let path = join(&self.path, key);
+            let message = format!("`{path}` is {number}, without a unit");
+            let seconds = number.as_u64().filter(|number| {
+                number.checked_mul(1000).is_some_and(|millis| (min..=max).contains(&millis))
+            });
+            let cure = match seconds {
+                Some(seconds) => format!("write `{seconds}s`"),
+                None => "write it as in `500ms`, `10s`, `5m` or `1h`".to_owned(),
+            };
+            self.report.push(path, &found.at, &message, Some(&cure));
+            return None;
+        }
         self.parse_found(key, found, |text| {
             if never && text == NEVER {
                 return Ok(None);
@@ -348,7 +361,7 @@ impl<'a> Section<'a> {
         let rest = self.entries.iter();
         let rest = rest.filter(|(key, _)| keys::child(self.pattern, &key.name).is_none());
         rest.map(|(key, node)| {
-            self.record(&key.name, Some(shown(&key.name, &node.value)), &node.at);
+            self.record(&key.name, Some(shown(&key.name, &node.value)), &node.at, false);
             (key.name.clone(), node.value.to_json())
         })
         .collect()
@@ -439,17 +452,18 @@ impl<'a> Section<'a> {
             return None;
         };
         if let Some(node) = self.entry(key) {
-            self.record(key, Some(shown(key, &node.value)), &node.at);
+            let is_default = self.has_defaults && row.is_default(&node.value);
+            self.record(key, Some(shown(key, &node.value)), &node.at, is_default);
             return Some(Found { row, value: Cow::Borrowed(&node.value), at: node.at.clone() });
         }
         if !self.has_defaults {
             return None;
         }
         let Fallback::Is(text) = row.default else {
-            self.record(key, None, &Place::default());
+            self.record(key, None, &Place::default(), true);
             return None;
         };
-        self.record(key, Some(text.to_owned()), &Place::default());
+        self.record(key, Some(text.to_owned()), &Place::default(), true);
         Some(Found { row, value: Cow::Owned(row.value_of(text)), at: self.at.clone() })
     }
 
@@ -459,14 +473,14 @@ impl<'a> Section<'a> {
         (!matches!(node.value, Value::Null)).then_some(node)
     }
 
-    fn record(&self, key: &str, value: Option<String>, at: &Place) {
+    fn record(&self, key: &str, value: Option<String>, at: &Place, is_default: bool) {
         let origin = match (&at.variable, at.line) {
             (Some(name), _) => Origin::Variable(name.to_string()),
             (None, 0) => Origin::Default,
             (None, line) => Origin::File { line },
         };
         let path = join(&self.path, &quote(key));
-        self.report.settings.borrow_mut().push(Setting { path, value, origin });
+        self.report.settings.borrow_mut().push(Setting { path, value, origin, is_default });
     }
 
     fn not(&self, key: &str, found: &Found<'_>, expected: &str) {

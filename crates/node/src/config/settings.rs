@@ -12,6 +12,9 @@ pub struct Setting {
     pub value: Option<String>,
     /// Where the value is from.
     pub origin: Origin,
+    /// Whether the same would hold if nobody had written it. What is worked out from other keys is
+    /// not compared.
+    pub is_default: bool,
 }
 
 /// Where a value is from.

@@ -6,6 +6,7 @@ mod table;
 use std::fmt;
 use std::time::Duration;
 
+use super::text::{duration, size};
 use super::yaml::Value;
 
 pub(super) use table::{KEYS, SECTIONS};
@@ -127,6 +128,25 @@ impl SectionKey {
 }
 
 impl Key {
+    /// Whether `value` is what holds when the key is not written.
+    pub(super) fn is_default(&self, value: &Value) -> bool {
+        let Default::Is(text) = self.default else { return false };
+        match (self.kind, value) {
+            (Kind::Words(_), Value::Text(written)) => written.eq_ignore_ascii_case(text),
+            (Kind::Duration(..), Value::Text(written)) => {
+                written == text || duration(written).is_some_and(|own| Some(own) == duration(text))
+            }
+            (Kind::Size(..), Value::Text(written)) => {
+                written == text || size(written).is_some_and(|own| Some(own) == size(text))
+            }
+            (Kind::Size(..), Value::Number(written)) => {
+                written.as_u64().is_some_and(|own| Some(own) == size(text))
+            }
+            (Kind::Share, Value::Number(written)) => written.as_f64() == text.parse().ok(),
+            _ => value.to_json() == self.value_of(text).to_json(),
+        }
+    }
+
     /// The value that `text` stands for where there are no types: in an environment variable and
     /// in the table's own defaults. What does not fit stays text, which the reader then refuses.
     pub(super) fn value_of(&self, text: &str) -> Value {
@@ -265,6 +285,29 @@ mod tests {
             assert!(!key.since.is_empty(), "{}", key.path);
             assert!(!key.doc.contains('|'), "{} would break the page's table", key.path);
         }
+    }
+
+    #[test]
+    fn a_default_may_be_written_in_other_words() {
+        let check = |path: &str, value: Value, expected: bool| {
+            assert_eq!(find(path).unwrap().is_default(&value), expected, "{path}: {value:?}");
+        };
+        let text = |text: &str| Value::Text(text.to_owned());
+        check("server.port", Value::Number(8443.into()), true);
+        check("server.port", Value::Number(8444.into()), false);
+        check("authorization.engine", text("OPA"), true);
+        check("authorization.engine", text("rego"), false);
+        check("authorization.reload_interval", text("1000ms"), true);
+        check("authorization.reload_interval", text("never"), false);
+        check("calls.cache_ttl", text("never"), true);
+        check("server.limits.body_bytes_max", text("4096KiB"), true);
+        check("server.limits.body_bytes_max", Value::Number((4 << 20).into()), true);
+        check("server.limits.body_bytes_max", text("4MB"), false);
+        check("observability.logging.sampling_rate", Value::Number(1.into()), true);
+        check("observability.audit.sync", Value::Bool(false), true);
+        check("observability.audit.sync", Value::Bool(true), false);
+        // It has no default to be compared with.
+        check("authorization.policy_file", text("none"), false);
     }
 
     #[test]

@@ -76,7 +76,8 @@ pub(super) fn server_url(text: &str) -> Result<String, &'static str> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// The URL of a collector; without a scheme it is `http`, as in the seed's other tutorials.
+/// The URL of a collector; without a scheme it is `http`, as in the seed's other tutorials. That of
+/// plain `http` names its port: collectors do not listen at 80, which the URL would mean.
 pub(super) fn collector_url(text: &str) -> Result<String, &'static str> {
     let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri: Uri = text.parse().map_err(|_| "it is no URL")?;
@@ -84,6 +85,9 @@ pub(super) fn collector_url(text: &str) -> Result<String, &'static str> {
         return Err("it begins with `http://` or `https://`");
     }
     check_url(&text, &uri)?;
+    if uri.scheme_str() == Some("http") && uri.port_u16().is_none() {
+        return Err("it names no port; OTLP over gRPC is usually at 4317, as in localhost:4317");
+    }
     Ok(text)
 }
 
