@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use convoke::identity::{IdentitySource, WorkloadApiConfig};
+use convoke::identity::{IdentityError, IdentitySource, WorkloadApiConfig};
 use convoke::{
     CallEvent, CallObserver, CallSettings, CallTarget, CapabilityName, Client, SpiffeId,
     TrustDomain, chain,
@@ -89,9 +89,24 @@ async fn connect_watched(
     let socket = as_who.socket.strip_prefix("unix://").unwrap_or(&as_who.socket);
     let mut api = WorkloadApiConfig::new(socket.into(), identity(as_who, callee, domain)?);
     api.issuer_uid = as_who.issuer_uid;
-    let source = IdentitySource::connect(api)
-        .await
-        .map_err(|error| Failure::new(Code::NoIdentity, chain(&error)))?;
+    let source = IdentitySource::connect(api).await.map_err(|error| {
+        let failure = Failure::new(Code::NoIdentity, chain(&error));
+        // Whom nobody named, nobody understands to be missing.
+        let is_unissued = matches!(
+            error,
+            IdentityError::NothingIssued { .. }
+                | IdentityError::EnrollingEnded { .. }
+                | IdentityError::NotAmongIssued { .. }
+                | IdentityError::TrustDomainMismatch { .. }
+        );
+        match as_who.identity {
+            None if is_unissued => failure.hint(
+                "without --identity you call as the user of this machine in the trust domain \
+                     of the agent; to call as another, give --identity spiffe://…",
+            ),
+            _ => failure,
+        }
+    })?;
     Ok(Client::new(Arc::new(source), CallSettings::default(), observer))
 }
 

@@ -95,7 +95,7 @@ fn tell(options: &Init, name: &str, written: &[String], paint: Paint) -> Result<
     // Without the crate no cargo command succeeds, whatever the project says.
     let missing = options.convoke_path.is_none().then_some(UNPUBLISHED);
     let next = [
-        format!("cd {dir}"),
+        format!("cd {}", shell_word(&dir.to_string())),
         "cargo test".to_owned(),
         format!("convoke policy test {policies}"),
         "convoke validate config.yaml".to_owned(),
@@ -118,6 +118,17 @@ fn tell(options: &Init, name: &str, written: &[String], paint: Paint) -> Result<
     }
     say(format!("next: {}; see README.md", next.join(" && ")));
     Ok(())
+}
+
+/// `text` as one word of a shell.
+fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    match !text.is_empty() && !text.starts_with('-') && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        // `cd -` goes elsewhere, and `-x` is an option.
+        false if text.starts_with('-') => format!("'./{}'", text.replace('\'', "'\\''")),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 /// The name that was given, or the directory's, if it can be the name of a package.
@@ -245,6 +256,21 @@ mod tests {
         }
         assert_eq!(type_name("document-worker_2"), "DocumentWorker2");
         assert_eq!(type_name("context"), "ContextAgent");
+    }
+
+    #[test]
+    fn a_directory_is_one_word_of_a_shell() {
+        for (text, expected) in [
+            ("greeter", "greeter"),
+            ("../a/b-c_d.e", "../a/b-c_d.e"),
+            ("Bad Name", "'Bad Name'"),
+            ("it's", "'it'\\''s'"),
+            ("$(x)", "'$(x)'"),
+            ("-x", "'./-x'"),
+            ("~", "'~'"),
+        ] {
+            assert_eq!(shell_word(text), expected);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use convoke::UnixMillis;
 
 use crate::args::{Color, Logs};
 use crate::exit::{Code, Failure};
-use crate::paint::Paint;
+use crate::paint::{Paint, say};
 use entry::{Entry, Page, Pick};
 use source::{Line, Source};
 
@@ -24,6 +24,7 @@ pub(crate) fn run(options: &Logs, color: Color) -> Result<(), Failure> {
         to: BufWriter::new(std::io::stdout().lock()),
         page: Page::new(Paint::for_stdout(color), options.json),
         pick,
+        any: false,
     };
     match read(options, out) {
         // A reader who has gone away, such as `head`, has seen enough.
@@ -52,6 +53,8 @@ struct Out {
     to: BufWriter<StdoutLock<'static>>,
     page: Page,
     pick: Pick,
+    /// Whether a line was wanted so far.
+    any: bool,
 }
 
 impl Out {
@@ -63,6 +66,7 @@ impl Out {
         if !self.pick.wants(entry.as_ref(), source.agent.as_deref()) {
             return Ok(());
         }
+        self.any = true;
         let text = self.page.show(line, entry.as_ref());
         self.to.write_all(text.as_bytes())
     }
@@ -79,6 +83,9 @@ fn read(options: &Logs, mut out: Out) -> Result<(), Stop> {
     }
     by_time(&mut sources, &mut out)?;
     out.to.flush()?;
+    if !out.any && !options.follow && !options.json {
+        say("no line is as asked for");
+    }
     while options.follow && sources.iter().any(|source| !source.is_stdin()) {
         std::thread::sleep(LOOK_EVERY);
         for source in &mut sources {

@@ -123,8 +123,11 @@ fn lint(command: &PolicyLint, paint: Paint) -> Result<(), Failure> {
         print(&Value::from(reports))?;
     }
     let told = |code, count: usize, what: &str| {
-        let s = if count == 1 { "" } else { "s" };
-        Err(Failure::new(code, format_args!("{count} {what}{s}")))
+        let count = match count {
+            1 => format!("one {what}"),
+            many => format!("{many} {what}s"),
+        };
+        Err(Failure::new(code, format_args!("the linter found {count}")))
     };
     match (errors, warnings) {
         (0, 0) => Ok(()),
@@ -144,7 +147,10 @@ fn say_finding(file: &str, finding: &Finding, paint: Paint) {
     let numbers = [finding.line, finding.column];
     let place: String =
         numbers.iter().filter(|number| **number > 0).map(|number| format!(":{number}")).collect();
-    say(format!("{word} {}{place}: {} [{}]", plain(file), plain(&finding.message), finding.rule));
+    let place = format!("{file}{place}: ");
+    // A policy that does not load says its place itself.
+    let message = finding.message.strip_prefix(&place).unwrap_or(&finding.message);
+    say(format!("{word} {}{} [{}]", plain(&place), plain(message), finding.rule));
     say(format!("  {} {}", paint.dim("hint:"), plain(&finding.cure)));
 }
 

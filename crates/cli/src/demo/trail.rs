@@ -76,19 +76,21 @@ impl Trail {
 
     fn sentence(&self, record: &Value) -> String {
         let text = |key: &str| record[key].as_str().map(plain);
-        let verdict = match record["decision"] == "allow" {
+        let is_allowed = record["decision"] == "allow";
+        let verdict = match is_allowed {
             true => self.paint.good("allowed"),
             false => self.paint.bad("refused"),
         };
         // Every rule is below `data`.
         let rule = text("rule").map(|rule| match rule.strip_prefix("data.") {
-            Some(short) => short.to_owned(),
-            None => rule,
+            Some(short) => (short.to_owned(), true),
+            None => (rule, false),
         });
         let by = match (rule, text("detail")) {
-            (Some(rule), Some(detail)) => format!("{rule}: {detail}"),
-            (Some(rule), None) => rule,
-            (None, _) => text("reason").unwrap_or_default(),
+            (Some((rule, _)), Some(detail)) => format!("by {rule}: {detail}"),
+            (Some((rule, true)), None) if !is_allowed => format!("because {rule} does not hold"),
+            (Some((rule, _)), None) => format!("by {rule}"),
+            (None, _) => format!("by {}", text("reason").unwrap_or_default()),
         };
         let took =
             record["decision_us"].as_u64().map_or(String::new(), |us| format!(" in {us} µs"));
@@ -98,7 +100,7 @@ impl Trail {
         let who = format!("{} → {}", self.paint.name(&caller), self.paint.name(&agent));
         // Padded by what is seen, which colours do not count for.
         let gap = " ".repeat(WHO_WIDTH.saturating_sub(caller.chars().count() + agent.len() + 3));
-        format!("   {who}{gap} {asked:<17} {verdict} {}", self.paint.dim(&format!("by {by}{took}")))
+        format!("   {who}{gap} {asked:<17} {verdict} {}", self.paint.dim(&format!("{by}{took}")))
     }
 
     /// An ID without the trust domain that everybody here is of.

@@ -6,6 +6,7 @@ use convoke::{Json, SpiffeId};
 use convoke_policy::{Explanation, Outcome, Policy};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_saphyr::{MessageFormatter as _, UserMessageFormatter};
 
 use crate::exit::{Code, Failure};
 use crate::question::{Asking, Context, Who, instant, now, operation};
@@ -53,8 +54,11 @@ impl Table {
     /// Reads a table. YAML is read as well as JSON, which is a part of it.
     pub(crate) fn read(path: &Path, text: &str) -> Result<Self, Failure> {
         serde_saphyr::from_str(text).map_err(|error| {
-            let first = error.to_string().lines().next().unwrap_or_default().to_owned();
-            Failure::new(Code::Usage, format_args!("{}: {first}", path.display())).hint(
+            let place = error
+                .location()
+                .map_or_else(String::new, |place| format!(":{}:{}", place.line(), place.column()));
+            let why = UserMessageFormatter.format_message(&error);
+            Failure::new(Code::Usage, format_args!("{}{place}: {why}", path.display())).hint(
                 "a table has `cases`, each with name, caller, method and expect: allow or deny",
             )
         })

@@ -38,7 +38,8 @@ fn wait_until_gone(directory: &Path, word: &str) {
 }
 
 fn check_words(stderr: &str) {
-    for word in ["allowed by agentweave.authz.allow", "refused", "turned away", "Logs, audit"] {
+    let refused = "refused because agentweave.authz.allow does not hold";
+    for word in ["allowed by agentweave.authz.allow", refused, "turned away", "Logs, audit"] {
         assert!(stderr.contains(word), "no `{word}` in {stderr}");
     }
     assert!(!stderr.contains('\u{1b}'), "colours are for terminals: {stderr}");

@@ -328,3 +328,18 @@ fn completions_are_scripts_that_know_the_commands() {
         }
     }
 }
+
+#[test]
+fn whom_nobody_named_is_explained() {
+    let world = World::new();
+    let _issuer = world.issuer("example.org");
+    let call = ["call", "--agent", "spiffe://other.org/x", "--address", "https://localhost:1"];
+    let socket = world.socket("example.org");
+    let call = [&call[..], &["--capability", "x", "--socket", &socket]].concat();
+    let (error, hint) = world.run(&call).failure(10);
+    assert!(error.contains("spiffe://other.org/user/"), "{error}");
+    assert!(hint.contains("--identity"), "{hint}");
+    let named = [&call[..], &["--identity", "spiffe://other.org/me"]].concat();
+    let (_, hint) = world.run(&named).failure(10);
+    assert!(!hint.contains("--identity"), "{hint}");
+}

@@ -80,6 +80,11 @@ fn standard_input_is_read_and_foreign_lines_stay() {
         "foreign \\u001b[2J\n── 2026-11-20 (UTC) ──\n10:00:00.000 INFO    m x=1\nend\n"
     );
     let done = run(&mut world.command(&["logs", "-", "--json"]), input.as_bytes());
-    assert_eq!(done.stdout, format!("{line}\n"));
+    assert_eq!((done.stdout, done.stderr), (format!("{line}\n"), String::new()));
+    // Silence could be a mistake in the question.
+    let none = ["logs", "-", "--caller", "nobody"];
+    let done = run(&mut world.command(&none), line.as_bytes());
+    assert_eq!((done.code, &*done.stdout), (Some(0), ""), "{done:?}");
+    assert_eq!(done.stderr, "no line is as asked for\n");
     world.run(&["logs", "nowhere.log"]).failure(1);
 }

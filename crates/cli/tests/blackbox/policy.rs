@@ -60,7 +60,10 @@ fn lint_flags_the_tutorials_second_rule() {
     assert_eq!(done.code, Some(1));
     assert!(done.stderr.contains(&format!("warning: worker.rego:{line}:")), "{}", done.stderr);
     assert_eq!(world.run(&["policy", "lint", "strict.rego", "--strict"]).code, Some(0));
-    assert_eq!(world.run(&["policy", "lint", "bad.rego"]).code, Some(2));
+    let done = world.run(&["policy", "lint", "bad.rego"]);
+    assert_eq!(done.code, Some(2));
+    assert_eq!(done.stderr.matches("bad.rego:").count(), 1, "{}", done.stderr);
+    assert!(done.stderr.ends_with("\nerror: the linter found one error\n"), "{}", done.stderr);
 }
 
 fn explain(world: &World, caller: &str) -> Done {
@@ -156,7 +159,7 @@ fn tests_in_rego_and_in_tables_are_run() {
         "cases:\n- name: n\n  caller: x\n  method: m\n  expect: allow\n",
         "case `n`: `x`",
     );
-    wrong("b.yaml", "cases:\n- name: n\n  caler: x\n", "b.yaml: ");
+    wrong("b.yaml", "cases:\n- name: n\n  caler: x\n", "b.yaml:3:3: unknown field `caler`");
     wrong("c.txt", "", "neither Rego nor a table");
     assert_eq!(world.run(&["policy", "test", "strict.rego"]).code, Some(2), "no tests");
 }
