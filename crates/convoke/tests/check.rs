@@ -26,7 +26,8 @@ impl Guarded {
 fn guards_are_those_of_the_agent() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("a.yaml");
-    std::fs::write(&config, "identity: {spiffe_id: spiffe://example.org/a}\n").unwrap();
+    let text = "identity: {spiffe_id: spiffe://example.org/a, spire_socket: /nowhere/api.sock}\n";
+    std::fs::write(&config, text).unwrap();
     let checked = check(&config, &Host::new(Guarded).unwrap()).unwrap();
     assert_eq!(checked.spiffe_id.as_str(), "spiffe://example.org/a");
     assert!(checked.warnings.iter().any(|warning| warning.contains("no policy is loaded")));
