@@ -24,10 +24,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
 pub(crate) use escape::push_plain;
-pub(crate) use redact::{REDACTED, sounds_secret, without_secrets};
 pub use export::{LogExport, LogExporter};
 pub use filter::FilterError;
 pub use json_field::{JsonField, json_field};
+pub(crate) use redact::{REDACTED, sounds_secret, without_secrets};
 pub use sink::{FlushError, LogGuard};
 
 /// The environment variable whose text the binary passes as [`LogOptions::filter`].
