@@ -98,7 +98,8 @@ async fn who_waits_for_room_holds_nothing_meanwhile() {
         let (held, statuses): (Vec<_>, Vec<_>) =
             futures_util::future::join_all(all).await.into_iter().unzip();
         let shown = statuses.iter().filter(|status| **status == 200).count();
-        let refused = statuses.iter().filter(|status| **status == 429).count();
+        // For want of room, or because making so many takes the processors too long.
+        let refused = statuses.iter().filter(|status| [429, 503].contains(*status)).count();
         assert_eq!(shown + refused, ASK, "{method}: {statuses:?}");
         assert!((1..ASK / 2).contains(&shown), "{method}: {shown} are shown at once");
         // What one caller may have of answers, what may wait to be answered, and as much again for
