@@ -20,6 +20,7 @@ mod system;
 mod task;
 mod time;
 mod trace;
+mod unique;
 
 pub use audit::{AuditEvent, AuditEventKind, AuditOutcome, AuditRecord, write_json_string};
 pub use caller::{Caller, Principal, TrustLevel};
@@ -38,3 +39,4 @@ pub use system::{system_error, system_words};
 pub use task::{Artifact, Content, Message, Part, Role, Task, TaskEvent, TaskState, TaskStatus};
 pub use time::{TimestampText, UnixMillis};
 pub use trace::{TRACEPARENT, TraceContext};
+pub use unique::{NotUnique, check_keys};

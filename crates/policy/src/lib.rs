@@ -61,7 +61,6 @@ mod store;
 mod suite;
 #[cfg(test)]
 mod tests;
-mod unique;
 mod visit;
 
 pub use authorize::{Authorized, Refused, authorize, authorize_with};

@@ -6,11 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convoke_model::{Decision, OperationKind, Reason, Revision};
+use convoke_model::{Decision, NotUnique, OperationKind, Reason, Revision, check_keys};
 use regorus::Value;
 
 use crate::said::tidy;
-use crate::unique::{NotUnique, check_keys};
 
 /// The status of OPA's answers that hold a decision, an undefined one included.
 ///

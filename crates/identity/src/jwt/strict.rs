@@ -1,9 +1,6 @@
 //! JSON of a token, read so that no two readers can see two things in it.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use convoke_model::check_keys;
 use serde_json::{Map, Value};
 
 use super::{JwtError, KEY_ID_BYTES_MAX};
@@ -22,8 +19,7 @@ impl Header {
     /// from wherever it says; others change what is signed. Source: JWT-SVID §2 allows these three.
     pub(super) fn parse(json: &[u8]) -> Result<Self, JwtError> {
         let wrong = Err(JwtError::Header("it has to be `alg`, `kid` and at most `typ`"));
-        // Not into a struct: serde would take a list for one as well.
-        let Ok(Unique(mut header)) = serde_json::from_slice(json) else { return wrong };
+        let Some(mut header) = object(json) else { return wrong };
         let (alg, typ, kid) = (header.remove("alg"), header.remove("typ"), header.remove("kid"));
         let (Some(Value::String(alg)), Some(Value::String(kid)), true) =
             (alg, kid, header.is_empty())
@@ -51,37 +47,15 @@ pub(super) fn is_key_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// The claims of a token, in which no name comes twice.
+/// The claims of a token, in which no name comes twice, at any depth.
 pub(super) fn claims(json: &[u8]) -> Result<Map<String, Value>, JwtError> {
-    serde_json::from_slice::<Unique>(json)
-        .map(|claims| claims.0)
-        .map_err(|_| JwtError::Form("its claims are not a JSON object of different names"))
+    object(json).ok_or(JwtError::Form("its claims are not a JSON object of different names"))
 }
 
-struct Unique(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(UniqueVisitor)
-    }
-}
-
-struct UniqueVisitor;
-
-impl<'de> Visitor<'de> for UniqueVisitor {
-    type Value = Unique;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Unique, A::Error> {
-        let mut claims = Map::new();
-        while let Some((name, value)) = from.next_entry::<String, Value>()? {
-            if claims.insert(name, value).is_some() {
-                return Err(A::Error::custom("a name comes twice"));
-            }
-        }
-        Ok(Unique(claims))
-    }
+/// A JSON object of which nothing in it names a key twice. Not read into a struct: serde would take
+/// a list for one as well.
+fn object(json: &[u8]) -> Option<Map<String, Value>> {
+    let text = std::str::from_utf8(json).ok()?;
+    check_keys(text).ok()?;
+    serde_json::from_str(text).ok()
 }

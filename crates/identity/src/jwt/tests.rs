@@ -203,6 +203,9 @@ fn every_claim_has_its_type() {
     }
     let twice = format!(r#"{{"sub":"{WORKER}","aud":"them","exp":1,"exp":1900000000}}"#);
     assert!(world.validate(&world.signed(&world.header().to_string(), &twice)).is_err());
+    let deep =
+        format!(r#"{{"sub":"{WORKER}","aud":"them","exp":1900000000,"x":[{{"y":1,"y":2}}]}}"#);
+    assert!(world.validate(&world.signed(&world.header().to_string(), &deep)).is_err());
     assert!(world.validate(&world.with_claim("aud", json!("them"))).is_ok());
     assert!(world.validate(&world.with_claim("more", json!({"a": [1, null]}))).is_ok());
 }

@@ -10,11 +10,13 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Why a text is not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NotUnique {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotUnique {
     /// It is no JSON, or is nested deeper than the parser goes.
+    #[error("it is no json")]
     NotJson,
     /// An object in it names a key twice.
+    #[error("an object in it names a key twice")]
     Twice,
 }
 
@@ -22,7 +24,11 @@ pub(crate) enum NotUnique {
 /// as they are meant, however they are escaped.
 ///
 /// The caller has bounded the length of `text`; the parser bounds its depth.
-pub(crate) fn check_keys(text: &str) -> Result<(), NotUnique> {
+///
+/// # Errors
+///
+/// [`NotUnique`], which says only which of the two it was.
+pub fn check_keys(text: &str) -> Result<(), NotUnique> {
     match serde_json::from_str::<Unique>(text) {
         Ok(Unique) => Ok(()),
         // Every type is taken below, so nothing else about the data can be wrong.
