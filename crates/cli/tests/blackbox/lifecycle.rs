@@ -11,21 +11,26 @@ use crate::process::{Done, PATIENCE, Process, json_object};
 use crate::wire::Request;
 use crate::world::{Agent, BINARY, SENTENCE, Setup, Tutorial, WORKER, World, replaced};
 
-#[test]
-fn a_running_request_finishes_after_sigterm() {
-    let mut tutorial = Tutorial::start();
-    // The worker hangs, so the orchestrator's request runs until the test lets it go on.
+/// What a call of the orchestrator ends in that waits for a worker which hangs, when the orchestrator
+/// is asked to end meanwhile; `then` comes once it drains.
+fn drained_while_it_calls(tutorial: &Tutorial, then: impl FnOnce(&Tutorial)) -> Done {
     tutorial.worker.signal("STOP");
     let params = json!({"text": SENTENCE, "operations": ["count"]}).to_string();
     let (world, orchestrator) = (&tutorial.world, &tutorial.orchestrator);
-    let done = thread::scope(|scope| {
+    thread::scope(|scope| {
         let call = scope.spawn(|| world.call(orchestrator, "process_document", &params, &[]));
         orchestrator.wait_for_message("Calling agent");
         orchestrator.signal("TERM");
         orchestrator.wait_for_message("Agent server draining");
-        tutorial.worker.signal("CONT");
+        then(tutorial);
         call.join().unwrap()
-    });
+    })
+}
+
+#[test]
+fn a_running_request_finishes_after_sigterm() {
+    let mut tutorial = Tutorial::start();
+    let done = drained_while_it_calls(&tutorial, |tutorial| tutorial.worker.signal("CONT"));
     assert_eq!(done.json()["results"]["word_count"]["word_count"], 12);
     assert_eq!(tutorial.orchestrator.wait().code(), Some(0));
     let stopped = tutorial.orchestrator.wait_for_message("Agent server stopped");
@@ -44,18 +49,7 @@ fn a_running_request_finishes_after_sigterm() {
 #[test]
 fn a_second_signal_cuts_the_drain_short() {
     let mut tutorial = Tutorial::start();
-    // The worker hangs for good, so the orchestrator's request would run out the drain.
-    tutorial.worker.signal("STOP");
-    let params = json!({"text": SENTENCE, "operations": ["count"]}).to_string();
-    let (world, orchestrator) = (&tutorial.world, &tutorial.orchestrator);
-    let done = thread::scope(|scope| {
-        let call = scope.spawn(|| world.call(orchestrator, "process_document", &params, &[]));
-        orchestrator.wait_for_message("Calling agent");
-        orchestrator.signal("TERM");
-        orchestrator.wait_for_message("Agent server draining");
-        orchestrator.signal("TERM");
-        call.join().unwrap()
-    });
+    let done = drained_while_it_calls(&tutorial, |tutorial| tutorial.orchestrator.signal("TERM"));
     assert_ne!(done.code, Some(0), "{done:?}");
     assert_eq!(tutorial.orchestrator.wait().code(), Some(143));
     let stopped = tutorial.orchestrator.wait_for_message("Agent server stopped");

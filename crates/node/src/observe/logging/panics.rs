@@ -140,30 +140,15 @@ impl Panicked<'_> {
 #[cfg(test)]
 mod tests {
     use std::fmt;
-    use std::io;
-    use std::sync::{Arc, Mutex};
 
     use serde_json::Value;
     use tracing::Dispatch;
 
     use super::*;
+    use crate::observe::logging::tests::Memory;
     use crate::observe::logging::{Format, LogOptions, VALUE_BYTES_MAX, dispatch};
 
     const LONG: Duration = Duration::from_secs(60);
-
-    #[derive(Clone, Default)]
-    struct Memory(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Memory {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     /// What `work` writes, given what a hook would have.
     fn text(options: &LogOptions, work: impl FnOnce(&Dispatch, &PanicLog)) -> String {
