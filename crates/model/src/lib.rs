@@ -21,6 +21,7 @@ mod task;
 mod time;
 mod trace;
 mod unique;
+mod work;
 
 pub use audit::{AuditEvent, AuditEventKind, AuditOutcome, AuditRecord, write_json_string};
 pub use caller::{Caller, Principal, TrustLevel};
@@ -31,7 +32,8 @@ pub use fold::EventError;
 pub use ids::{ArtifactId, CapabilityName, ContextId, IdError, MessageId, RequestId, TaskId};
 pub use json::{Json, JsonError};
 pub use operation::{
-    CancelTask, GetTask, Operation, OperationKind, SendConfiguration, SendMessage, SubscribeToTask,
+    CancelTask, Cursor, CursorError, GetTask, ListTasks, Operation, OperationKind,
+    SendConfiguration, SendMessage, SubscribeToTask,
 };
 pub use secret::Secret;
 pub use spiffe::{SpiffeId, SpiffeIdError, TrustDomain};
@@ -40,3 +42,4 @@ pub use task::{Artifact, Content, Message, Part, Role, Task, TaskEvent, TaskStat
 pub use time::{TimestampText, UnixMillis};
 pub use trace::{TRACEPARENT, TraceContext};
 pub use unique::{NotUnique, check_keys};
+pub use work::{Priority, TaskRecord, Terms, Work};

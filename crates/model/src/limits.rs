@@ -75,6 +75,16 @@ pub const NAME_BYTES_MAX: usize = 2048;
 /// take some ten times the memory of their text, so that few are many.
 pub const UNKNOWN_FIELDS_MAX: usize = 64;
 
+/// Most tasks of one page of a list. Source: A2A 1.0.1 §3.1.4.
+pub const LIST_PAGE_MAX: u32 = 100;
+
+/// Tasks of one page of a list when nothing is said. Source: as above.
+pub const LIST_PAGE_DEFAULT: u32 = 50;
+
+/// Largest checkpoint of a task, in bytes of its JSON text: it is written with each, and read before
+/// the work goes on.
+pub const CHECKPOINT_BYTES_MAX: usize = 256 * 1024;
+
 /// Largest agent card, in bytes.
 pub const CARD_BYTES_MAX: usize = 256 * 1024;
 

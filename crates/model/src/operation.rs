@@ -1,6 +1,9 @@
 //! What a caller can ask, the same value whichever wire it came by.
 
-use crate::{ContextId, Json, Message, TaskId};
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{ContextId, Json, Message, TaskId, TaskState, UnixMillis};
 
 /// One thing that a caller asks of an agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +14,8 @@ pub enum Operation {
     SendStreamingMessage(SendMessage),
     /// Read a task.
     GetTask(GetTask),
+    /// Read a page of the caller's tasks.
+    ListTasks(ListTasks),
     /// End a task that is still running.
     CancelTask(CancelTask),
     /// Follow a task that has not ended.
@@ -26,6 +31,8 @@ pub enum OperationKind {
     SendStreamingMessage,
     /// See [`Operation::GetTask`].
     GetTask,
+    /// See [`Operation::ListTasks`].
+    ListTasks,
     /// See [`Operation::CancelTask`].
     CancelTask,
     /// See [`Operation::SubscribeToTask`].
@@ -67,6 +74,28 @@ pub struct GetTask {
     pub history_length: Option<u32>,
 }
 
+/// The request of [`Operation::ListTasks`]. Filters add up: a task has to pass all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ListTasks {
+    /// As in [`SendMessage::tenant`].
+    pub tenant: Option<String>,
+    /// Only tasks of this conversation.
+    pub context_id: Option<ContextId>,
+    /// Only tasks that stand there.
+    pub state: Option<TaskState>,
+    /// Only tasks whose status is of this instant or a later one.
+    pub since: Option<UnixMillis>,
+    /// How many tasks at most, from 1 to [`limits::LIST_PAGE_MAX`](crate::limits::LIST_PAGE_MAX);
+    /// `None` means [`limits::LIST_PAGE_DEFAULT`](crate::limits::LIST_PAGE_DEFAULT).
+    pub page_size: Option<u32>,
+    /// Where the page before this one ended, as its answer said; `None` begins.
+    pub page_token: Option<String>,
+    /// At most this many of the newest messages of each task; `None` means all.
+    pub history_length: Option<u32>,
+    /// Whether tasks are shown with their artifacts.
+    pub include_artifacts: bool,
+}
+
 /// The request of [`Operation::CancelTask`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CancelTask {
@@ -85,6 +114,45 @@ pub struct SubscribeToTask {
     pub tenant: Option<String>,
     /// Which task.
     pub id: TaskId,
+    /// What the caller has seen of the task already: nothing of it comes again. `None` begins with
+    /// the task as it stands.
+    pub after: Option<Cursor>,
+}
+
+/// A place in the events of a task: everything up to event `seq` has been seen. It is the `id` of a
+/// server-sent event, written `epoch.seq`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    /// Which record of the task is meant. One that may have lost events has another number, because
+    /// other events may have taken theirs.
+    pub epoch: u64,
+    /// The number of the newest event that was seen.
+    pub seq: u64,
+}
+
+/// A text that is no [`Cursor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no place in a stream; give the `id` of the last event as it came")]
+pub struct CursorError;
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.seq)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        // Only as it is written: no sign, no leading zeros.
+        let number = |text: &str| {
+            let number: u64 = text.parse().map_err(|_| CursorError)?;
+            if number.to_string() == text { Ok(number) } else { Err(CursorError) }
+        };
+        let (epoch, seq) = text.split_once('.').ok_or(CursorError)?;
+        Ok(Self { epoch: number(epoch)?, seq: number(seq)? })
+    }
 }
 
 impl Operation {
@@ -95,6 +163,7 @@ impl Operation {
             Self::SendMessage(_) => OperationKind::SendMessage,
             Self::SendStreamingMessage(_) => OperationKind::SendStreamingMessage,
             Self::GetTask(_) => OperationKind::GetTask,
+            Self::ListTasks(_) => OperationKind::ListTasks,
             Self::CancelTask(_) => OperationKind::CancelTask,
             Self::SubscribeToTask(_) => OperationKind::SubscribeToTask,
         }
@@ -108,6 +177,7 @@ impl Operation {
                 request.tenant.as_deref()
             }
             Self::GetTask(request) => request.tenant.as_deref(),
+            Self::ListTasks(request) => request.tenant.as_deref(),
             Self::CancelTask(request) => request.tenant.as_deref(),
             Self::SubscribeToTask(request) => request.tenant.as_deref(),
         }
@@ -121,6 +191,7 @@ impl Operation {
                 request.message.task_id.as_ref()
             }
             Self::GetTask(request) => Some(&request.id),
+            Self::ListTasks(_) => None,
             Self::CancelTask(request) => Some(&request.id),
             Self::SubscribeToTask(request) => Some(&request.id),
         }
@@ -133,6 +204,7 @@ impl Operation {
             Self::SendMessage(request) | Self::SendStreamingMessage(request) => {
                 request.message.context_id.as_ref()
             }
+            Self::ListTasks(request) => request.context_id.as_ref(),
             Self::GetTask(_) | Self::CancelTask(_) | Self::SubscribeToTask(_) => None,
         }
     }
@@ -144,6 +216,7 @@ impl OperationKind {
         Self::SendMessage,
         Self::SendStreamingMessage,
         Self::GetTask,
+        Self::ListTasks,
         Self::CancelTask,
         Self::SubscribeToTask,
     ];
@@ -155,8 +228,24 @@ impl OperationKind {
             Self::SendMessage => "SendMessage",
             Self::SendStreamingMessage => "SendStreamingMessage",
             Self::GetTask => "GetTask",
+            Self::ListTasks => "ListTasks",
             Self::CancelTask => "CancelTask",
             Self::SubscribeToTask => "SubscribeToTask",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_only_as_it_is_written() {
+        let cursor = Cursor { epoch: 3, seq: u64::MAX };
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for wrong in ["", "1", ".", "1.", ".1", "1.2.3", "01.2", "1.+2", "-1.2", "1. 2", "a.b"] {
+            assert_eq!(wrong.parse::<Cursor>(), Err(CursorError), "{wrong}");
+        }
+        assert!("1.18446744073709551616".parse::<Cursor>().is_err());
     }
 }
