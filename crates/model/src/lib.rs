@@ -42,4 +42,4 @@ pub use task::{Artifact, Content, Message, Part, Role, Task, TaskEvent, TaskStat
 pub use time::{TimestampText, UnixMillis};
 pub use trace::{TRACEPARENT, TraceContext};
 pub use unique::{NotUnique, check_keys};
-pub use work::{Priority, TaskRecord, Terms, Work};
+pub use work::{Checkpoint, Priority, TaskRecord, Terms, Work};

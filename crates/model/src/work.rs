@@ -38,12 +38,22 @@ pub enum TaskRecord {
         at: UnixMillis,
     },
     /// From here a handler can go on, if the one that said so cannot.
-    Checkpoint(Json),
+    Checkpoint(Checkpoint),
     /// The attempt failed, and another one is made.
     Retry {
         /// When at the earliest.
         at: UnixMillis,
     },
+}
+
+/// From where a handler can go on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// What the handler said of it, for the one that goes on.
+    pub value: Json,
+    /// How many messages the task's history had then. The value stands for what became of the
+    /// answers among them, so a handler that goes on from here is not given those again.
+    pub heard: u32,
 }
 
 /// What the records of a task come to.
@@ -54,7 +64,7 @@ pub struct Work {
     /// When the next attempt is due, if the last one has failed.
     pub retry_at: Option<UnixMillis>,
     /// The last checkpoint.
-    pub checkpoint: Option<Json>,
+    pub checkpoint: Option<Checkpoint>,
     /// The number of the newest record; zero if there is none.
     pub last_record: u64,
 }
@@ -90,7 +100,7 @@ impl Work {
                 self.attempt = attempt;
                 self.retry_at = None;
             }
-            TaskRecord::Checkpoint(value) => self.checkpoint = Some(value),
+            TaskRecord::Checkpoint(checkpoint) => self.checkpoint = Some(checkpoint),
             TaskRecord::Retry { at } => self.retry_at = Some(at),
         }
     }
@@ -103,11 +113,12 @@ mod tests {
     #[test]
     fn records_add_up() {
         let mut work = Work::default();
-        let value = || Json::parse("[1]").unwrap();
+        let first = || Checkpoint { value: Json::empty_object(), heard: 1 };
+        let second = || Checkpoint { value: Json::parse("[1]").unwrap(), heard: 3 };
         for record in [
             TaskRecord::Started { attempt: 1, at: UnixMillis(1) },
-            TaskRecord::Checkpoint(Json::empty_object()),
-            TaskRecord::Checkpoint(value()),
+            TaskRecord::Checkpoint(first()),
+            TaskRecord::Checkpoint(second()),
             TaskRecord::Retry { at: UnixMillis(9) },
         ] {
             work.apply(record);
@@ -115,7 +126,7 @@ mod tests {
         let expected = Work {
             attempt: 1,
             retry_at: Some(UnixMillis(9)),
-            checkpoint: Some(value()),
+            checkpoint: Some(second()),
             last_record: 4,
         };
         assert_eq!(work, expected);
