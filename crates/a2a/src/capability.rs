@@ -49,7 +49,7 @@ pub fn named_capability(message: &Message) -> Result<Option<CapabilityName>, Fau
 }
 
 /// Moves to the value under `wanted`, if the next value is an object that has it.
-fn enter_member(reader: &mut Reader<'_>, wanted: &str) -> bool {
+pub(crate) fn enter_member(reader: &mut Reader<'_>, wanted: &str) -> bool {
     if reader.kind() != Kind::Object {
         return false;
     }

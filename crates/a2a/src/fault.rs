@@ -24,6 +24,7 @@ const FACTS: &[&str] = &[
     "didYouMean",
     "expected",
     "found",
+    "lastEventId",
     "limit",
     "method",
     "requestId",

@@ -1,6 +1,6 @@
 //! A2A's header fields, and which version of the protocol a request speaks.
 
-use convoke_model::{Fault, FaultCode, limits};
+use convoke_model::{Cursor, Fault, FaultCode, limits};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// The field by which a client says which version it speaks.
@@ -17,6 +17,22 @@ pub const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/
 
 /// The extension by which a message names a capability and a card gives its schemas.
 pub const CAPABILITY_EXTENSION: &str = "urn:convoke:ext:capability:v1";
+
+/// The extension by which a caller asks that the same message, sent again, is the same task.
+pub const IDEMPOTENT_SEND_EXTENSION: &str = "urn:convoke:ext:idempotent-send:v1";
+
+/// The extension by which a stream says which of the task's own events a repeated status stands for.
+pub const TASK_EVENTS_EXTENSION: &str = "urn:convoke:ext:task-events:v1";
+
+/// The field by which a reader of events says which was its last. Source: the WHATWG HTML standard,
+/// §9.2.4.
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// The query parameter for readers that cannot set [`LAST_EVENT_ID`], as those in a browser.
+const LAST_EVENT_ID_PARAMETER: &str = "lastEventId";
+
+/// The extensions that agents of ours know.
+const KNOWN: [&str; 3] = [CAPABILITY_EXTENSION, IDEMPOTENT_SEND_EXTENSION, TASK_EVENTS_EXTENSION];
 
 /// A version of A2A that we speak. Patch numbers never count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +105,62 @@ pub fn extensions(headers: &HeaderMap) -> Result<Vec<String>, Fault> {
         }
     }
     Ok(uris)
+}
+
+/// Of the extensions that were `asked` for, those that an agent of ours takes up: the value of
+/// [`A2A_EXTENSIONS`] in its answer. `None` if there are none.
+#[must_use]
+pub fn activated(asked: &[String]) -> Option<HeaderValue> {
+    let taken = |known: &&str| asked.iter().any(|uri| uri == known);
+    let taken: Vec<&str> = KNOWN.into_iter().filter(taken).collect();
+    match taken.as_slice() {
+        [] => None,
+        [one] => Some(HeaderValue::from_static(one)),
+        // Our URIs are ASCII, which a header may have.
+        several => HeaderValue::try_from(several.join(", ")).ok(),
+    }
+}
+
+/// Where a reader of events stopped: the header, or the query parameter. A reader that comes again
+/// by itself sets the header and keeps the address it once began with, so the header counts.
+///
+/// # Errors
+///
+/// [`FaultCode::InvalidParams`] if what counts is no [`Cursor`].
+pub(crate) fn last_event(
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<Option<Cursor>, Fault> {
+    let mut fields = headers.get_all(LAST_EVENT_ID).iter();
+    let (name, value) = match (fields.next(), fields.next()) {
+        (Some(_), Some(_)) => {
+            return Err(Fault::invalid_field("Last-Event-ID", "is there more than once"));
+        }
+        (Some(value), None) => ("Last-Event-ID", value.as_bytes()),
+        (None, _) => match query.and_then(query_last_event) {
+            Some(value) => (LAST_EVENT_ID_PARAMETER, value.as_bytes()),
+            None => return Ok(None),
+        },
+    };
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let cursor = std::str::from_utf8(value).ok().map(str::parse);
+    match cursor {
+        Some(Ok(cursor)) => Ok(Some(cursor)),
+        Some(Err(_)) | None => {
+            Err(Fault::invalid_field(name, convoke_model::CursorError.to_string()))
+        }
+    }
+}
+
+/// The value of the first query parameter that is a place in a stream. It is taken as it stands: no
+/// place needs percent-encoding.
+fn query_last_event(query: &str) -> Option<&str> {
+    query.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        (name == LAST_EVENT_ID_PARAMETER).then_some(value)
+    })
 }
 
 /// Whether a content type is JSON; parameters such as a charset of UTF-8 do not matter.
@@ -198,6 +270,51 @@ mod tests {
         check(&["urn:\u{e9}"], Err(FaultCode::InvalidRequest));
         check(&[&"a".repeat(limits::NAME_BYTES_MAX + 1)], Err(FaultCode::InvalidRequest));
         check(&[&"a,".repeat(limits::NAMES_MAX + 1)], Err(FaultCode::InvalidRequest));
+    }
+
+    #[test]
+    fn known_extensions_are_taken_up() {
+        let check = |asked: &[&str], expected: Option<&str>| {
+            let asked: Vec<String> = asked.iter().map(|uri| (*uri).to_owned()).collect();
+            let value = activated(&asked);
+            assert_eq!(value.as_ref().map(|value| value.to_str().unwrap()), expected);
+        };
+        check(&[], None);
+        check(&["urn:x"], None);
+        check(&["urn:x", CAPABILITY_EXTENSION, CAPABILITY_EXTENSION], Some(CAPABILITY_EXTENSION));
+        check(
+            &[IDEMPOTENT_SEND_EXTENSION, CAPABILITY_EXTENSION],
+            Some("urn:convoke:ext:capability:v1, urn:convoke:ext:idempotent-send:v1"),
+        );
+    }
+
+    #[test]
+    fn a_reader_says_where_it_stopped() {
+        let check = |header: &[&str], query: Option<&str>, expected: Result<Option<u64>, &str>| {
+            let found = last_event(&fields(LAST_EVENT_ID, header), query);
+            match (found, expected) {
+                (Ok(found), Ok(seq)) => {
+                    assert_eq!(found, seq.map(|seq| Cursor { epoch: 2, seq }));
+                }
+                (Err(fault), Err(field)) => {
+                    assert_eq!(fault.code, FaultCode::InvalidParams);
+                    assert_eq!(fault.violations[0].field, field);
+                }
+                (found, _) => panic!("{header:?} {query:?}: {found:?}"),
+            }
+        };
+        check(&[], None, Ok(None));
+        check(&[""], None, Ok(None));
+        check(&["2.7"], None, Ok(Some(7)));
+        check(&["2.7"], Some("lastEventId=2.3"), Ok(Some(7)));
+        check(&[], Some("a=b&lastEventId=2.3"), Ok(Some(3)));
+        check(&[], Some("lastEventId="), Ok(None));
+        check(&[], Some("lasteventid=2.3"), Ok(None));
+        check(&["2"], None, Err("Last-Event-ID"));
+        check(&["\u{e9}"], None, Err("Last-Event-ID"));
+        check(&["2.7", "2.7"], None, Err("Last-Event-ID"));
+        check(&[&"9".repeat(1000)], None, Err("Last-Event-ID"));
+        check(&[], Some("lastEventId=2%2E3"), Err("lastEventId"));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | [`jsonrpc`] | a request's bytes in, an operation out; results and faults to bytes |
 //! | [`client`] | the same from the other end |
 //! | [`capability`] | how a message names the capability it calls |
+//! | [`terms`] | how a message says how urgent it is and until when |
 //! | [`card`] | the card: written, served with validators, read |
 //! | [`size`] | how large an answer becomes, before it is written |
 //! | [`headers`] | A2A's header fields and the negotiation of its version |
@@ -27,6 +28,7 @@ mod reader;
 mod scalar;
 pub mod scan;
 pub mod size;
+pub mod terms;
 mod unescape;
 mod write;
 

@@ -9,14 +9,13 @@ use convoke_model::{
     TaskState, TaskStatus, limits,
 };
 
-use crate::instant;
 use crate::reader::{Path, Problems, Reader, array, object};
-use crate::scalar::{choice, id, metadata, name, names, string};
+use crate::scalar::{self, choice, id, metadata, name, names, string};
 
 const ROLES: &[(&str, &str, Role)] =
     &[("ROLE_USER", "1", Role::User), ("ROLE_AGENT", "2", Role::Agent)];
 
-const STATES: &[(&str, &str, TaskState)] = &[
+pub(crate) const STATES: &[(&str, &str, TaskState)] = &[
     ("TASK_STATE_SUBMITTED", "1", TaskState::Submitted),
     ("TASK_STATE_WORKING", "2", TaskState::Working),
     ("TASK_STATE_COMPLETED", "3", TaskState::Completed),
@@ -223,12 +222,7 @@ pub(crate) fn status(
     object(reader, at, problems, NAMES, None, |field, reader, at, problems| match field {
         "state" => state = choice(reader, at, problems, STATES),
         "message" => said = message(reader, at, problems),
-        _ => {
-            timestamp = reader.string().as_deref().and_then(instant::parse);
-            if timestamp.is_none() {
-                problems.add(at, "must be an RFC 3339 instant from 1970 on");
-            }
-        }
+        _ => timestamp = scalar::instant(reader, at, problems),
     })
     .then_some(())?;
     let state = problems.require(at, "state", state)?;

@@ -4,8 +4,9 @@
 
 use std::borrow::Cow;
 
-use convoke_model::{IdError, Json, limits};
+use convoke_model::{IdError, Json, UnixMillis, limits};
 
+use crate::instant;
 use crate::reader::{Kind, Path, Problems, Reader, array};
 use crate::unescape::unescape;
 
@@ -119,6 +120,19 @@ pub(crate) fn count(
             None
         }
     }
+}
+
+/// Reads an instant.
+pub(crate) fn instant(
+    reader: &mut Reader<'_>,
+    at: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<UnixMillis> {
+    let instant = reader.string().as_deref().and_then(instant::parse);
+    if instant.is_none() {
+        problems.add(at, "must be an RFC 3339 instant from 1970 on");
+    }
+    instant
 }
 
 /// One value of an enumeration, by name or by number.

@@ -3,6 +3,7 @@
 
 use convoke_model::{Artifact, Content, Json, Message, Part, Task};
 
+use crate::jsonrpc::TaskList;
 use crate::scan::plain_run;
 
 /// What stands around a task or a message in its answer: the response with its id, or an event.
@@ -38,6 +39,15 @@ pub fn task_bytes_max(task: &Task, history: Option<u32>, small: usize) -> usize 
 #[must_use]
 pub fn message_bytes_max(message: &Message, small: usize) -> usize {
     bytes_max(small, |text| message_with(message, text))
+}
+
+/// The same for the answer that is `list`, with all that its tasks have.
+#[must_use]
+pub fn list_bytes_max(list: &TaskList<'_>, small: usize) -> usize {
+    bytes_max(small, |text| {
+        let task = |task: &Task| PUNCTUATION_BYTES + task_with(task, None, text);
+        list.next_page_token.map_or(0, text) + list.tasks.iter().map(task).sum::<usize>()
+    })
 }
 
 fn bytes_max(small: usize, of: impl Fn(&dyn Fn(&str) -> usize) -> usize) -> usize {
@@ -118,12 +128,12 @@ fn string_bytes(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use convoke_model::{
-        ArtifactId, ContextId, MessageId, OperationKind, Role, TaskId, TaskState, TaskStatus,
-        UnixMillis,
+        ArtifactId, ContextId, Cursor, MessageId, OperationKind, Role, TaskId, TaskState,
+        TaskStatus, UnixMillis,
     };
 
     use super::*;
-    use crate::jsonrpc::{RequestIdJson, encode_message, encode_task, stream};
+    use crate::jsonrpc::{RequestIdJson, encode_list, encode_message, encode_task, stream};
 
     /// A message in which everything is there that can be, each text `text`.
     fn message(text: &str) -> Message {
@@ -192,7 +202,16 @@ mod tests {
             check(message_bytes_max(&message, 0), stream::message_tail(&message).len());
             let bound = task_bytes_max(&task, None, 0);
             check(bound, encode_task(&id, OperationKind::SendMessage, &task).len());
-            check(bound, stream::task_tail(&task, u64::MAX).len());
+            let cursor = Cursor { epoch: u64::MAX, seq: u64::MAX };
+            check(bound, stream::task_tail(&task, cursor).len());
+            let tasks = vec![task.clone(); 3];
+            let list = TaskList {
+                tasks: &tasks,
+                next_page_token: Some(text),
+                page_size: u32::MAX,
+                total_size: u64::MAX,
+            };
+            check(list_bytes_max(&list, 0), encode_list(&id, &list).len());
             // What is not looked at is taken for the worst.
             assert!(task_bytes_max(&task, None, usize::MAX) >= bound);
         }

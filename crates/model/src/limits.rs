@@ -81,6 +81,9 @@ pub const LIST_PAGE_MAX: u32 = 100;
 /// Tasks of one page of a list when nothing is said. Source: as above.
 pub const LIST_PAGE_DEFAULT: u32 = 50;
 
+/// Longest token of a page, in bytes; ours are far shorter, and an agent that is called may have others.
+pub const PAGE_TOKEN_BYTES_MAX: usize = 1024;
+
 /// Largest checkpoint of a task, in bytes of its JSON text: it is written with each, and read before
 /// the work goes on.
 pub const CHECKPOINT_BYTES_MAX: usize = 256 * 1024;

@@ -8,7 +8,10 @@ use http::header::{
 };
 use http::{Response, StatusCode};
 
-use crate::headers::{APPLICATION_JSON, CAPABILITY_EXTENSION, Version};
+use crate::headers::{
+    APPLICATION_JSON, CAPABILITY_EXTENSION, IDEMPOTENT_SEND_EXTENSION, TASK_EVENTS_EXTENSION,
+    Version,
+};
 use crate::instant::http_date;
 use crate::scan::{ScanError, ScanLimits, scan};
 use crate::write::{Object, array};
@@ -181,8 +184,8 @@ fn write(card: &Description) -> Vec<u8> {
     out
 }
 
-/// Writes what the agent can do beyond the core of A2A: our one extension, whose parameters have
-/// the schemas of each skill under its id.
+/// Writes what the agent can do beyond the core of A2A: our extensions, of which the first has the
+/// schemas of each skill under its id in its parameters.
 fn write_capabilities(out: &mut Vec<u8>, skills: &[Skill]) {
     let mut capabilities = Object::begin(out);
     capabilities.word("streaming", "true");
@@ -210,9 +213,29 @@ fn write_capabilities(out: &mut Vec<u8>, skills: &[Skill]) {
     by_id.end();
     params.end();
     extension.end();
+    for (uri, description) in BEHAVIOURS {
+        capabilities.out.push(b',');
+        let mut extension = Object::begin(capabilities.out);
+        extension.string("uri", uri);
+        extension.string("description", description);
+        extension.word("required", "false");
+        extension.end();
+    }
     capabilities.out.push(b']');
     capabilities.end();
 }
+
+/// Extensions without parameters, with what they are.
+const BEHAVIOURS: [(&str, &str); 2] = [
+    (
+        IDEMPOTENT_SEND_EXTENSION,
+        "a request that asks for this in A2A-Extensions may be sent again: the same messageId with the same content is the same task, with another content an error",
+    ),
+    (
+        TASK_EVENTS_EXTENSION,
+        "a status update of a stream that only repeats the status names in its metadata the message that joined the task",
+    ),
+];
 
 /// The words of a capability's name; never none, for a name begins with a letter.
 fn tags_of(name: &CapabilityName) -> Vec<String> {

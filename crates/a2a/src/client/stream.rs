@@ -149,7 +149,7 @@ fn update(
 #[cfg(test)]
 mod tests {
     use convoke_model::{
-        ArtifactId, Content, Fault, FaultCode, MessageId, Part, Role, TaskState, UnixMillis,
+        ArtifactId, Content, Cursor, Fault, FaultCode, MessageId, Part, Role, TaskState, UnixMillis,
     };
 
     use super::*;
@@ -206,15 +206,16 @@ mod tests {
             history: vec![message],
             metadata: None,
         };
-        check(&task_tail(&task, 3), StreamItem::Task(task), Some("3"));
+        let at = |seq| Cursor { epoch: 1, seq };
+        check(&task_tail(&task, at(3)), StreamItem::Task(task), Some("1.3"));
         for event in [
-            TaskEvent::Status(status),
+            TaskEvent::Status(status.clone()),
             TaskEvent::Artifact { artifact: artifact.clone(), append: false, last: false },
             TaskEvent::Artifact { artifact, append: true, last: true },
         ] {
-            let tail = update_tail(&task_id, &context_id, &event, 4).unwrap();
+            let tail = update_tail(&task_id, &context_id, &event, &status, at(4)).unwrap();
             let (task_id, context_id) = names();
-            check(&tail, StreamItem::Update { task_id, context_id, event }, Some("4"));
+            check(&tail, StreamItem::Update { task_id, context_id, event }, Some("1.4"));
         }
         let fault = Fault::new(FaultCode::Unavailable, "the node ends");
         reads(&fault_event(&id(), &fault), Err(AnswerError::Fault(fault.clone())), None);

@@ -1,5 +1,6 @@
 //! JSON-RPC 2.0 with A2A 1.0: a request's bytes to a [`Call`], results and faults to bytes.
 
+mod list;
 mod operation;
 pub mod stream;
 #[cfg(test)]
@@ -18,6 +19,8 @@ use crate::reader::{Kind, Reader};
 use crate::scan::{ScanErrorKind, ScanLimits, scan};
 use crate::unescape::write_string;
 use crate::write::{self, Object};
+
+pub use list::{TaskList, encode_list, encode_list_in};
 
 /// One request, decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +44,14 @@ pub struct Rejection {
     pub fault: Fault,
     /// The HTTP status of the answer.
     pub http_status: StatusCode,
+}
+
+impl Call {
+    /// Whether the caller asks that the same message, sent again, is the same task.
+    #[must_use]
+    pub fn wants_idempotent_send(&self) -> bool {
+        self.extensions.iter().any(|uri| uri == headers::IDEMPOTENT_SEND_EXTENSION)
+    }
 }
 
 /// The id of a JSON-RPC request (string, number or null) as its author wrote it: `1.0` comes back
@@ -113,7 +124,8 @@ pub fn decode(headers: &HeaderMap, query: Option<&str>, body: &Bytes) -> Result<
         }
         let version = headers::version(headers, query)?;
         let extensions = headers::extensions(headers)?;
-        let operation = operation::operation(&method, params)?;
+        let operation =
+            operation::operation(&method, params, || headers::last_event(headers, query))?;
         Ok((version, extensions, operation))
     })();
     match decoded {
@@ -143,9 +155,10 @@ pub fn encode_task_in(
             write::task(payload.key("task"), task);
             payload.end();
         }
-        OperationKind::GetTask | OperationKind::CancelTask | OperationKind::SubscribeToTask => {
-            write::task(out, task);
-        }
+        OperationKind::GetTask
+        | OperationKind::ListTasks
+        | OperationKind::CancelTask
+        | OperationKind::SubscribeToTask => write::task(out, task),
     })
 }
 

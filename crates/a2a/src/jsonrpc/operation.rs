@@ -1,20 +1,25 @@
 //! Methods and their parameters.
 
 use convoke_model::{
-    CancelTask, Fault, FaultCode, GetTask, Operation, SendConfiguration, SendMessage,
-    SubscribeToTask, TaskId,
+    CancelTask, ContextId, Cursor, Fault, FaultCode, GetTask, ListTasks, Operation,
+    SendConfiguration, SendMessage, SubscribeToTask, TaskId, TaskState, limits,
 };
 
 use crate::fault;
 use crate::read;
 use crate::reader::{Path, Problems, Reader, object};
-use crate::scalar::{boolean, count, id, metadata, name, names};
+use crate::scalar::{boolean, choice, count, id, instant, metadata, name, names, string};
 
-const SERVED: &str = "served are `SendMessage`, `SendStreamingMessage`, `GetTask`, `CancelTask`, \
-                      `SubscribeToTask`";
+const SERVED: &str = "served are `SendMessage`, `SendStreamingMessage`, `GetTask`, `ListTasks`, \
+                      `CancelTask`, `SubscribeToTask`";
 
-/// The operation that `method` with `params` asks for.
-pub(super) fn operation(method: &str, params: Option<&str>) -> Result<Operation, Fault> {
+/// The operation that `method` with `params` asks for. What the caller has seen of a task stands in
+/// the header and not in the parameters; `after` reads it, for the method that it means something to.
+pub(super) fn operation(
+    method: &str,
+    params: Option<&str>,
+    after: impl FnOnce() -> Result<Option<Cursor>, Fault>,
+) -> Result<Operation, Fault> {
     const PUSH: &str = "push notifications are not served yet; use `SubscribeToTask`";
     let unserved = |code, why: &str| Err(Fault::new(code, format!("`{method}`: {why}")));
     match method {
@@ -22,11 +27,8 @@ pub(super) fn operation(method: &str, params: Option<&str>) -> Result<Operation,
         "SendStreamingMessage" => send_message(params).map(Operation::SendStreamingMessage),
         "GetTask" => get_task(params).map(Operation::GetTask),
         "CancelTask" => cancel_task(params).map(Operation::CancelTask),
-        "SubscribeToTask" => subscribe_to_task(params).map(Operation::SubscribeToTask),
-        "ListTasks" => unserved(
-            FaultCode::UnsupportedOperation,
-            "listing tasks is not served yet; use `GetTask`",
-        ),
+        "SubscribeToTask" => subscribe_to_task(params, after).map(Operation::SubscribeToTask),
+        "ListTasks" => list_tasks(params).map(Operation::ListTasks),
         "GetExtendedAgentCard" => unserved(
             FaultCode::UnsupportedOperation,
             "there is no extended card; read `/.well-known/agent-card.json`",
@@ -127,13 +129,68 @@ fn cancel_task(params: Option<&str>) -> Result<CancelTask, Fault> {
     Ok(CancelTask { tenant, id: read.require("id", task)?, metadata: attached })
 }
 
-fn subscribe_to_task(params: Option<&str>) -> Result<SubscribeToTask, Fault> {
+fn list_tasks(params: Option<&str>) -> Result<ListTasks, Fault> {
+    const NAMES: &[&str] = &[
+        "tenant",
+        "contextId",
+        "status",
+        "pageSize",
+        "pageToken",
+        "historyLength",
+        "statusTimestampAfter",
+        "includeArtifacts",
+    ];
+    let mut list = ListTasks::default();
+    // Nothing is required, so that parameters that are missing are parameters that are empty.
+    let params = Some(params.unwrap_or("{}"));
+    let read = fields(params, NAMES, |field, reader, at, problems| match field {
+        "tenant" => list.tenant = name(reader, at, problems),
+        "contextId" => list.context_id = id(reader, at, problems, ContextId::parse),
+        "status" => list.state = state(reader, at, problems),
+        "pageSize" => list.page_size = page_size(reader, at, problems),
+        "pageToken" => list.page_token = page_token(reader, at, problems),
+        "historyLength" => list.history_length = count(reader, at, problems),
+        "statusTimestampAfter" => list.since = instant(reader, at, problems),
+        _ => list.include_artifacts = boolean(reader, at, problems),
+    });
+    read.finish()?;
+    Ok(list)
+}
+
+/// Reads a state to filter by. ProtoJSON may write the default of an enumeration, which means none.
+fn state(reader: &mut Reader<'_>, at: &Path<'_>, problems: &mut Problems) -> Option<TaskState> {
+    let text = reader.raw().unwrap_or_default();
+    if matches!(text, "0" | "\"TASK_STATE_UNSPECIFIED\"") {
+        return None;
+    }
+    choice(&mut Reader::new(text), at, problems, read::STATES)
+}
+
+fn page_size(reader: &mut Reader<'_>, at: &Path<'_>, problems: &mut Problems) -> Option<u32> {
+    let size = count(reader, at, problems)?;
+    if (1..=limits::LIST_PAGE_MAX).contains(&size) {
+        return Some(size);
+    }
+    problems.add(at, format!("must be from 1 to {}", limits::LIST_PAGE_MAX));
+    None
+}
+
+fn page_token(reader: &mut Reader<'_>, at: &Path<'_>, problems: &mut Problems) -> Option<String> {
+    string(reader, at, problems, limits::PAGE_TOKEN_BYTES_MAX)
+        .filter(|token| !token.is_empty())
+        .map(std::borrow::Cow::into_owned)
+}
+
+fn subscribe_to_task(
+    params: Option<&str>,
+    after: impl FnOnce() -> Result<Option<Cursor>, Fault>,
+) -> Result<SubscribeToTask, Fault> {
     let (mut tenant, mut task) = (None, None);
     let read = fields(params, &["tenant", "id"], |field, reader, at, problems| match field {
         "tenant" => tenant = name(reader, at, problems),
         _ => task = id(reader, at, problems, TaskId::parse),
     });
-    Ok(SubscribeToTask { tenant, id: read.require("id", task)? })
+    Ok(SubscribeToTask { tenant, id: read.require("id", task)?, after: after()? })
 }
 
 /// Parameters that have been walked, with what was wrong in them.
@@ -147,6 +204,11 @@ impl Fields {
             Some(value) if self.0.0.is_empty() => Ok(value),
             _ => Err(Fault::invalid_params(self.0.0)),
         }
+    }
+
+    /// That nothing was wrong.
+    fn finish(self) -> Result<(), Fault> {
+        if self.0.0.is_empty() { Ok(()) } else { Err(Fault::invalid_params(self.0.0)) }
     }
 }
 

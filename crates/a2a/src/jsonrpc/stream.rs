@@ -6,17 +6,20 @@
 //! ```text
 //! head   data: {"jsonrpc":"2.0","id":7,"result":
 //! tail   {"statusUpdate":{…}}}
-//!        id: 12
+//!        id: 1.12
 //! ```
 //!
-//! `id` is the number of the newest event of the task that the reader knows by then. The numbers
-//! grow; the message of a client has one too and is not shown.
+//! `id` is a [`Cursor`] at the newest event of the task that the reader knows by then. Behind the
+//! task, each event is shown, so the numbers have no gap.
 
 use bytes::Bytes;
-use convoke_model::{Artifact, ContextId, Fault, Message, Task, TaskEvent, TaskId, TaskStatus};
+use convoke_model::{
+    Artifact, ContextId, Cursor, Fault, Message, MessageId, Task, TaskEvent, TaskId, TaskStatus,
+};
 use http::HeaderValue;
 
 use super::{RequestIdJson, encode_fault};
+use crate::headers::TASK_EVENTS_EXTENSION;
 use crate::write::{self, Object};
 
 /// The media type of an answer that is a stream. Source: A2A 1.0.1 §9.4.2.
@@ -49,18 +52,18 @@ impl Head {
     }
 }
 
-/// The tail of the event that shows `task`, which includes everything up to event `seq`. It is the
-/// first of every stream about a task.
+/// The tail of the event that shows `task`, which includes everything up to the cursor. It is the
+/// first of every stream about a task that does not go on where another one stopped.
 #[must_use]
-pub fn task_tail(task: &Task, seq: u64) -> Bytes {
-    task_tail_in(task, seq, write::task_bytes(task))
+pub fn task_tail(task: &Task, cursor: Cursor) -> Bytes {
+    task_tail_in(task, cursor, write::task_bytes(task))
 }
 
 /// The same, in a buffer of `capacity` bytes: where [`size`](crate::size) has said how much it takes
 /// at most, it does not grow beyond that.
 #[must_use]
-pub fn task_tail_in(task: &Task, seq: u64, capacity: usize) -> Bytes {
-    tail(capacity, Some(seq), |out| {
+pub fn task_tail_in(task: &Task, cursor: Cursor, capacity: usize) -> Bytes {
+    tail(capacity, Some(cursor), |out| {
         let mut payload = Object::begin(out);
         write::task(payload.key("task"), task);
         payload.end();
@@ -77,20 +80,29 @@ pub fn message_tail(message: &Message) -> Bytes {
     })
 }
 
-/// The tail of event `seq` of a task. `None` if streams do not show such events: a message of the
-/// client, which the client knows, and the submission, which the task itself shows.
+/// The tail of the event of a task that `cursor` is at; `current` is the status that the task had
+/// come to by then. `None` if streams do not show such events: the submission, which every task
+/// begins with and shows itself.
+///
+/// A2A has no event for a message that joined the history. It is shown as the status that the task
+/// stands at anyway, with the message's name in the metadata, for readers who want to know.
 #[must_use]
 pub fn update_tail(
     task_id: &TaskId,
     context_id: &ContextId,
     event: &TaskEvent,
-    seq: u64,
+    current: &TaskStatus,
+    cursor: Cursor,
 ) -> Option<Bytes> {
     match event {
-        TaskEvent::Submitted { .. } | TaskEvent::Message(_) => None,
-        TaskEvent::Status(status) => Some(status_tail(task_id, context_id, status, seq)),
+        TaskEvent::Submitted { .. } => None,
+        TaskEvent::Message(message) => {
+            let said = Some(&message.message_id);
+            Some(status_tail(task_id, context_id, current, said, cursor))
+        }
+        TaskEvent::Status(status) => Some(status_tail(task_id, context_id, status, None, cursor)),
         TaskEvent::Artifact { artifact, append, last } => {
-            Some(artifact_tail(task_id, context_id, artifact, (*append, *last), seq))
+            Some(artifact_tail(task_id, context_id, artifact, (*append, *last), cursor))
         }
     }
 }
@@ -107,14 +119,28 @@ pub fn fault_event(id: &RequestIdJson, fault: &Fault) -> Bytes {
     out.into()
 }
 
-fn status_tail(task_id: &TaskId, context_id: &ContextId, status: &TaskStatus, seq: u64) -> Bytes {
-    let payload_bytes = 160 + status.message.as_ref().map_or(0, write::message_bytes);
-    tail(payload_bytes, Some(seq), |out| {
+fn status_tail(
+    task_id: &TaskId,
+    context_id: &ContextId,
+    status: &TaskStatus,
+    said: Option<&MessageId>,
+    cursor: Cursor,
+) -> Bytes {
+    let said_bytes = said.map_or(0, |id| 80 + id.as_str().len());
+    let payload_bytes = 160 + said_bytes + status.message.as_ref().map_or(0, write::message_bytes);
+    tail(payload_bytes, Some(cursor), |out| {
         let mut payload = Object::begin(out);
         let mut update = Object::begin(payload.key("statusUpdate"));
         update.string("taskId", task_id.as_str());
         update.string("contextId", context_id.as_str());
         write::status(update.key("status"), status);
+        if let Some(message_id) = said {
+            let mut metadata = Object::begin(update.key("metadata"));
+            let mut extension = Object::begin(metadata.key(TASK_EVENTS_EXTENSION));
+            extension.string("messageId", message_id.as_str());
+            extension.end();
+            metadata.end();
+        }
         update.end();
         payload.end();
     })
@@ -125,9 +151,9 @@ fn artifact_tail(
     context_id: &ContextId,
     artifact: &Artifact,
     (append, last): (bool, bool),
-    seq: u64,
+    cursor: Cursor,
 ) -> Bytes {
-    tail(192 + write::artifact_bytes(artifact), Some(seq), |out| {
+    tail(192 + write::artifact_bytes(artifact), Some(cursor), |out| {
         let mut payload = Object::begin(out);
         let mut update = Object::begin(payload.key("artifactUpdate"));
         update.string("taskId", task_id.as_str());
@@ -145,15 +171,15 @@ fn artifact_tail(
     })
 }
 
-fn tail(payload_bytes: usize, seq: Option<u64>, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+fn tail(payload_bytes: usize, cursor: Option<Cursor>, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let mut out = Vec::with_capacity(payload_bytes + 96);
     write(&mut out);
     // The end of the response that the head began.
     out.push(b'}');
     on_one_line(&mut out);
-    if let Some(seq) = seq {
+    if let Some(cursor) = cursor {
         out.extend_from_slice(b"\nid: ");
-        out.extend_from_slice(seq.to_string().as_bytes());
+        out.extend_from_slice(cursor.to_string().as_bytes());
     }
     out.extend_from_slice(b"\n\n");
     out.into()
@@ -184,7 +210,9 @@ mod tests {
 
     fn check(event: &TaskEvent, expected: Option<&str>) {
         let (task, context) = (TaskId::parse("t").unwrap(), ContextId::parse("c").unwrap());
-        let tail = update_tail(&task, &context, event, 12);
+        let current =
+            TaskStatus { state: TaskState::InputRequired, message: None, timestamp: UnixMillis(0) };
+        let tail = update_tail(&task, &context, event, &current, Cursor { epoch: 1, seq: 12 });
         let tail = tail.as_ref().map(|tail| std::str::from_utf8(tail).unwrap());
         assert_eq!(tail, expected);
     }
@@ -202,7 +230,7 @@ mod tests {
                 r#"{"statusUpdate":{"taskId":"t","contextId":"c","status":{"#,
                 r#""state":"TASK_STATE_WORKING","message":{"messageId":"m","role":"ROLE_AGENT","#,
                 r#""parts":[{"data":1}]}}}}}"#,
-                "\nid: 12\n\n"
+                "\nid: 1.12\n\n"
             )),
         );
         let artifact = Artifact {
@@ -220,7 +248,7 @@ mod tests {
             (true, true, r#","append":true,"lastChunk":true"#),
         ] {
             let expected = format!(
-                "{}{flags}}}}}}}\nid: 12\n\n",
+                "{}{flags}}}}}}}\nid: 1.12\n\n",
                 concat!(
                     r#"{"artifactUpdate":{"taskId":"t","contextId":"c","#,
                     r#""artifact":{"artifactId":"a","parts":[{"text":"x\ny"}]}"#
@@ -229,7 +257,16 @@ mod tests {
             let artifact = artifact.clone();
             check(&TaskEvent::Artifact { artifact, append, last }, Some(&expected));
         }
-        check(&TaskEvent::Message(message("1")), None);
+        check(
+            &TaskEvent::Message(message("1")),
+            Some(concat!(
+                r#"{"statusUpdate":{"taskId":"t","contextId":"c","#,
+                r#""status":{"state":"TASK_STATE_INPUT_REQUIRED"},"#,
+                r#""metadata":{"urn:convoke:ext:task-events:v1":{"messageId":"m"}}}}}"#,
+                "\nid: 1.12\n\n"
+            )),
+        );
+        check(&TaskEvent::Submitted { message: message("1"), at: UnixMillis(0) }, None);
     }
 
     #[test]

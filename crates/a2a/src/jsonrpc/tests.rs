@@ -1,8 +1,8 @@
 use super::*;
 
 use convoke_model::{
-    Artifact, ArtifactId, CancelTask, Content, ContextId, GetTask, Json, MessageId, Part, Role,
-    SendMessage, TaskId, TaskState, TaskStatus, UnixMillis,
+    Artifact, ArtifactId, CancelTask, Content, ContextId, Cursor, GetTask, Json, ListTasks,
+    MessageId, Part, Role, SendMessage, SubscribeToTask, TaskId, TaskState, TaskStatus, UnixMillis,
 };
 use http::header::{CONTENT_TYPE, HeaderValue};
 
@@ -130,8 +130,8 @@ fn methods_are_exact() {
         assert_eq!(fault.code, code, "{method}");
         assert!(fault.message.contains(part), "{}", fault.message);
     }
-    const LIST: &str = "`SendMessage`, `SendStreamingMessage`, `GetTask`, `CancelTask`, \
-                        `SubscribeToTask`";
+    const LIST: &str = "`SendMessage`, `SendStreamingMessage`, `GetTask`, `ListTasks`, \
+                        `CancelTask`, `SubscribeToTask`";
     check("", C::MethodNotFound, LIST);
     check("gettask", C::MethodNotFound, LIST);
     check("GetTask ", C::MethodNotFound, LIST);
@@ -140,7 +140,6 @@ fn methods_are_exact() {
     check("message/send", C::MethodNotFound, "A2A before 1.0, which comes later");
     check("tasks/get", C::MethodNotFound, LIST);
     check("SendStreamingMessage", C::InvalidParams, "message");
-    check("ListTasks", C::UnsupportedOperation, "listing");
     check("GetExtendedAgentCard", C::UnsupportedOperation, "extended card");
     check("CreateTaskPushNotificationConfig", C::PushNotificationNotSupported, "push");
     check("GetTaskPushNotificationConfig", C::PushNotificationNotSupported, "push");
@@ -307,6 +306,20 @@ fn parameters_that_are_wrong_name_the_field() {
         ("GetTask", r#"{"id":"t","historyLength":"many"}"#, "historyLength"),
         ("GetTask", r#"{"id":"t","history_length":true}"#, "historyLength"),
         ("GetTask", r#"{"id":"t","tenant":1}"#, "tenant"),
+        ("ListTasks", "[]", "params"),
+        ("ListTasks", r#"{"contextId":"a\n"}"#, "contextId"),
+        ("ListTasks", r#"{"status":"working"}"#, "status"),
+        ("ListTasks", r#"{"status":"TASK_STATE_LOST"}"#, "status"),
+        ("ListTasks", r#"{"status":9}"#, "status"),
+        ("ListTasks", r#"{"status":["TASK_STATE_WORKING"]}"#, "status"),
+        ("ListTasks", r#"{"pageSize":0}"#, "pageSize"),
+        ("ListTasks", r#"{"pageSize":101}"#, "pageSize"),
+        ("ListTasks", r#"{"page_size":-1}"#, "pageSize"),
+        ("ListTasks", r#"{"pageToken":1}"#, "pageToken"),
+        ("ListTasks", r#"{"historyLength":-1}"#, "historyLength"),
+        ("ListTasks", r#"{"statusTimestampAfter":"yesterday"}"#, "statusTimestampAfter"),
+        ("ListTasks", r#"{"statusTimestampAfter":1}"#, "statusTimestampAfter"),
+        ("ListTasks", r#"{"includeArtifacts":"yes"}"#, "includeArtifacts"),
         ("CancelTask", "{}", "id"),
         ("CancelTask", r#"{"id":"t","metadata":1}"#, "metadata"),
     ] {
@@ -322,6 +335,8 @@ fn parameters_that_are_wrong_name_the_field() {
         let params = format!(r#"{{"message":{message},"configuration":{configuration}}}"#);
         refused(&call("SendMessage", &params), C::InvalidParams, field);
     }
+    let long = format!(r#"{{"pageToken":"{}"}}"#, "t".repeat(limits::PAGE_TOKEN_BYTES_MAX + 1));
+    refused(&call("ListTasks", &long), C::InvalidParams, "pageToken");
     let long = format!(r#"{{"id":"{}"}}"#, "t".repeat(limits::ID_BYTES_MAX + 1));
     refused(&call("GetTask", &long), C::InvalidParams, "id");
     let push = r#"{"message":{},"configuration":{"taskPushNotificationConfig":{"url":"x"}}}"#;
@@ -394,6 +409,75 @@ fn tasks_are_asked_for() {
     assert_eq!(call.id.as_str(), "-1.50e1");
     let metadata = Some(Json::parse(r#"{"why": 1}"#).unwrap());
     assert_eq!(call.operation, Operation::CancelTask(CancelTask { tenant: None, id, metadata }));
+}
+
+#[test]
+fn lists_are_asked_for() {
+    let check = |params: &str, expected: ListTasks| {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ListTasks"{params}}}"#);
+        assert_eq!(decode_text(&text).unwrap().operation, Operation::ListTasks(expected));
+    };
+    check("", ListTasks::default());
+    check(r#","params":null"#, ListTasks::default());
+    check(
+        r#","params":{"tenant":"","contextId":"","pageToken":"","status":"TASK_STATE_UNSPECIFIED","pageSize":null}"#,
+        ListTasks::default(),
+    );
+    check(r#","params":{"status":0,"includeArtifacts":false}"#, ListTasks::default());
+    check(
+        r#","params":{"status":6}"#,
+        ListTasks { state: Some(TaskState::InputRequired), ..ListTasks::default() },
+    );
+    check(
+        concat!(
+            r#","params":{"tenant":"acme","contextId":"c","status":"TASK_STATE_WORKING","#,
+            r#""pageSize":100,"pageToken":"x\u0041","historyLength":0,"#,
+            r#""statusTimestampAfter":"2027-01-01T01:59:59.1+02:00","includeArtifacts":true}"#
+        ),
+        ListTasks {
+            tenant: Some("acme".into()),
+            context_id: Some(ContextId::parse("c").unwrap()),
+            state: Some(TaskState::Working),
+            since: Some(UnixMillis(1_798_761_599_100)),
+            page_size: Some(100),
+            page_token: Some("xA".into()),
+            history_length: Some(0),
+            include_artifacts: true,
+        },
+    );
+}
+
+#[test]
+fn a_stream_goes_on_where_the_caller_stopped() {
+    let decode_with = |method: &str, last: &'static str, query: Option<&str>| {
+        let mut headers = headers();
+        headers.insert(headers::LAST_EVENT_ID, HeaderValue::from_static(last));
+        let text =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{"id":"t"}}}}"#);
+        decode(&headers, query, &Bytes::from(text))
+    };
+    let id = TaskId::parse("t").unwrap();
+    let follow =
+        |after| Operation::SubscribeToTask(SubscribeToTask { tenant: None, id: id.clone(), after });
+    let cursor = Cursor { epoch: 3, seq: 12 };
+    let call = decode_with("SubscribeToTask", "3.12", Some("lastEventId=1.1")).unwrap();
+    assert_eq!(call.operation, follow(Some(cursor)));
+    let call = decode_with("SubscribeToTask", "", None).unwrap();
+    assert_eq!(call.operation, follow(None));
+    let fault = decode_with("SubscribeToTask", "12", None).unwrap_err().fault;
+    assert_eq!((fault.code, &*fault.violations[0].field), (C::InvalidParams, "Last-Event-ID"));
+    // It means something to this method alone.
+    assert!(decode_with("GetTask", "12", None).is_ok());
+}
+
+#[test]
+fn a_caller_says_that_it_may_send_again() {
+    let body = Bytes::from(with_part(r#"{"text":""}"#));
+    assert!(!decode(&headers(), None, &body).unwrap().wants_idempotent_send());
+    let mut asking = headers();
+    let value = HeaderValue::from_static("urn:a, urn:convoke:ext:idempotent-send:v1");
+    asking.insert(headers::A2A_EXTENSIONS, value);
+    assert!(decode(&asking, None, &body).unwrap().wants_idempotent_send());
 }
 
 #[test]
