@@ -5,6 +5,7 @@ mod dial;
 mod error;
 mod pool;
 mod probe;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -13,3 +14,4 @@ pub use dial::Dialer;
 pub use error::SendError;
 pub use pool::{Pool, PoolLimits, Response, Route};
 pub use probe::{Probe, probe};
+pub use stream::{Streamed, open};

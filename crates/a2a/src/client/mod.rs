@@ -1,6 +1,7 @@
 //! The client half: requests to bytes, answers from bytes.
 
 mod events;
+mod list;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,8 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use crate::capability;
 use crate::fault::{self, clean};
 use crate::headers::{
-    A2A_EXTENSIONS, A2A_VERSION, APPLICATION_JSON, CAPABILITY_EXTENSION, VERSION_1, is_json,
+    A2A_EXTENSIONS, A2A_VERSION, APPLICATION_JSON, CAPABILITY_EXTENSION, LAST_EVENT_ID, VERSION_1,
+    is_json,
 };
 use crate::jsonrpc::RequestIdJson;
 use crate::read;
@@ -25,6 +27,7 @@ use crate::scan::{ScanError, ScanLimits, scan};
 use crate::write::{self, Object};
 
 pub use events::{Event, EventReader, EventTooLong, is_event_stream};
+pub use list::{TaskPage, build_list, parse_list};
 pub use stream::{StreamItem, parse_event};
 
 /// What an agent answered.
@@ -228,7 +231,7 @@ pub fn build_cancel(cancel: &CancelTask, id: &RequestIdJson) -> (HeaderMap, Byte
     (headers(), body)
 }
 
-/// The request that follows a task.
+/// The request that follows a task, behind the events that the caller has seen.
 #[must_use]
 pub fn build_subscribe(subscribe: &SubscribeToTask, id: &RequestIdJson) -> (HeaderMap, Bytes) {
     let body = request("SubscribeToTask", id, 256, |out| {
@@ -239,6 +242,10 @@ pub fn build_subscribe(subscribe: &SubscribeToTask, id: &RequestIdJson) -> (Head
     });
     let mut headers = headers();
     accept_events(&mut headers);
+    if let Some(cursor) = subscribe.after {
+        // Digits and a dot, which a header may have.
+        headers.extend(HeaderValue::try_from(cursor.to_string()).map(|at| (LAST_EVENT_ID, at)));
+    }
     (headers, body)
 }
 
@@ -282,12 +289,23 @@ pub fn parse_response(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Answer, AnswerError> {
+    result_in(id, status, headers, body, self::result)
+}
+
+/// What `read` makes of the result in the answer to request `id`.
+fn result_in<T>(
+    id: &RequestIdJson,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    read: impl FnOnce(&str) -> Result<T, AnswerError>,
+) -> Result<T, AnswerError> {
     let http = || AnswerError::Http { status, excerpt: excerpt(body) };
     if !is_json(headers) {
         return Err(http());
     }
     match outcome(id, status, body) {
-        Ok(Some(result)) => self::result(result),
+        Ok(Some(result)) => read(result),
         // What went wrong then is what the status says, not how the body is no answer.
         Ok(None) | Err(AnswerError::Scan(_)) if !status.is_success() => Err(http()),
         Ok(None) => Err(neither()),

@@ -1,13 +1,17 @@
 //! What the events of a stream say.
 
-use convoke_model::{Artifact, ContextId, Message, Task, TaskEvent, TaskId, TaskStatus};
+use convoke_model::{
+    Artifact, ContextId, Json, Message, MessageId, Task, TaskEvent, TaskId, TaskStatus,
+};
 use http::StatusCode;
 
 use super::{AnswerError, neither, outcome, shape};
+use crate::capability::enter_member;
+use crate::headers::TASK_EVENTS_EXTENSION;
 use crate::jsonrpc::RequestIdJson;
 use crate::read;
 use crate::reader::{Kind, Path, Problems, Reader, object};
-use crate::scalar::{boolean, id};
+use crate::scalar::{boolean, id, metadata};
 
 /// What one event of a stream says.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +28,9 @@ pub enum StreamItem {
         context_id: ContextId,
         /// What: a [`TaskEvent::Status`] or a [`TaskEvent::Artifact`].
         event: TaskEvent,
+        /// The message that joined the task, if that is what happened; the event is then the status
+        /// that the task stands at anyway. Agents of ours say so.
+        said: Option<MessageId>,
     },
 }
 
@@ -99,17 +106,26 @@ fn status_update(
     at: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<StreamItem> {
-    const NAMES: &[&str] = &["taskId", "contextId", "status"];
-    let (mut task_id, mut context_id) = (None, None);
+    const NAMES: &[&str] = &["taskId", "contextId", "status", "metadata"];
+    let (mut task_id, mut context_id, mut said) = (None, None, None);
     let mut status: Option<TaskStatus> = None;
     object(reader, at, problems, NAMES, None, |field, reader, at, problems| match field {
         "taskId" => task_id = id(reader, at, problems, TaskId::parse),
         "contextId" => context_id = id(reader, at, problems, ContextId::parse),
-        _ => status = read::status(reader, at, problems),
+        "status" => status = read::status(reader, at, problems),
+        _ => said = metadata(reader, at, problems).as_ref().and_then(said_in),
     })
     .then_some(())?;
     let status = problems.require(at, "status", status);
-    update(at, problems, task_id, context_id, status.map(TaskEvent::Status))
+    update(at, problems, (task_id, context_id), status.map(TaskEvent::Status), said)
+}
+
+/// The message that an update stands for. What is none is nobody's loss.
+fn said_in(metadata: &Json) -> Option<MessageId> {
+    let mut reader = Reader::new(metadata.get());
+    let named =
+        enter_member(&mut reader, TASK_EVENTS_EXTENSION) && enter_member(&mut reader, "messageId");
+    named.then(|| reader.string()).flatten().and_then(|id| MessageId::parse(&id).ok())
 }
 
 fn artifact_update(
@@ -131,19 +147,19 @@ fn artifact_update(
     .then_some(())?;
     let artifact = problems.require(at, "artifact", artifact);
     let event = artifact.map(|artifact| TaskEvent::Artifact { artifact, append, last });
-    update(at, problems, task_id, context_id, event)
+    update(at, problems, (task_id, context_id), event, None)
 }
 
 fn update(
     at: &Path<'_>,
     problems: &mut Problems,
-    task_id: Option<TaskId>,
-    context_id: Option<ContextId>,
+    (task_id, context_id): (Option<TaskId>, Option<ContextId>),
     event: Option<TaskEvent>,
+    said: Option<MessageId>,
 ) -> Option<StreamItem> {
     let task_id = problems.require(at, "taskId", task_id);
     let context_id = problems.require(at, "contextId", context_id);
-    Some(StreamItem::Update { task_id: task_id?, context_id: context_id?, event: event? })
+    Some(StreamItem::Update { task_id: task_id?, context_id: context_id?, event: event?, said })
 }
 
 #[cfg(test)]
@@ -203,7 +219,7 @@ mod tests {
             context_id: context_id.clone(),
             status: status.clone(),
             artifacts: vec![artifact.clone()],
-            history: vec![message],
+            history: vec![message.clone()],
             metadata: None,
         };
         let at = |seq| Cursor { epoch: 1, seq };
@@ -215,8 +231,14 @@ mod tests {
         ] {
             let tail = update_tail(&task_id, &context_id, &event, &status, at(4)).unwrap();
             let (task_id, context_id) = names();
-            check(&tail, StreamItem::Update { task_id, context_id, event }, Some("1.4"));
+            let said = None;
+            check(&tail, StreamItem::Update { task_id, context_id, event, said }, Some("1.4"));
         }
+        let (task_id, context_id) = names();
+        let joined = TaskEvent::Message(message);
+        let tail = update_tail(&task_id, &context_id, &joined, &status, at(5)).unwrap();
+        let (event, said) = (TaskEvent::Status(status), MessageId::parse("m").ok());
+        check(&tail, StreamItem::Update { task_id, context_id, event, said }, Some("1.5"));
         let fault = Fault::new(FaultCode::Unavailable, "the node ends");
         reads(&fault_event(&id(), &fault), Err(AnswerError::Fault(fault.clone())), None);
     }

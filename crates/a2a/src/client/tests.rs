@@ -1,8 +1,8 @@
 use super::*;
 
 use convoke_model::{
-    ArtifactId, ContextId, FaultCode, Operation, OperationKind, Role, SendConfiguration, TaskId,
-    TaskStatus, UnixMillis,
+    ArtifactId, ContextId, Cursor, FaultCode, ListTasks, Operation, OperationKind, Role,
+    SendConfiguration, TaskId, TaskStatus, UnixMillis,
 };
 
 use crate::jsonrpc::{self, decode, encode_fault, encode_message, encode_task};
@@ -129,6 +129,23 @@ fn every_request_is_decoded_as_what_it_was() {
     check(Operation::GetTask(get.clone()), build_get(&get, &id()));
     let cancel = CancelTask { tenant: Some("x".into()), id: task_id, metadata: Some(json("{}")) };
     check(Operation::CancelTask(cancel.clone()), build_cancel(&cancel, &id()));
+    for after in [None, Some(Cursor { epoch: 1, seq: 7 })] {
+        let follow = SubscribeToTask { tenant: None, id: get.id.clone(), after };
+        check(Operation::SubscribeToTask(follow.clone()), build_subscribe(&follow, &id()));
+    }
+    let list = ListTasks::default();
+    check(Operation::ListTasks(list.clone()), build_list(&list, &id()));
+    let list = ListTasks {
+        tenant: Some("x".into()),
+        context_id: ContextId::parse("c").ok(),
+        state: Some(TaskState::Failed),
+        since: Some(UnixMillis(1_798_761_599_001)),
+        page_size: Some(7),
+        page_token: Some("a\"b".into()),
+        history_length: Some(0),
+        include_artifacts: true,
+    };
+    check(Operation::ListTasks(list.clone()), build_list(&list, &id()));
 }
 
 #[test]
