@@ -78,7 +78,25 @@ impl Task {
     ///
     /// [`EventError`] about the first that cannot.
     pub fn admits(&self, events: &[TaskEvent]) -> Result<(), EventError> {
-        let mut ended = self.status.state.is_terminal();
+        self.status
+            .state
+            .admits(events, |id| self.artifacts.iter().any(|known| known.artifact_id == *id))
+    }
+}
+
+impl TaskState {
+    /// As [`Task::admits`], for a task of which no more is at hand than its state and a way to ask
+    /// whether it has an artifact, which is asked of pieces alone.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`] about the first that cannot.
+    pub fn admits(
+        self,
+        events: &[TaskEvent],
+        mut has_artifact: impl FnMut(&ArtifactId) -> bool,
+    ) -> Result<(), EventError> {
+        let mut ended = self.is_terminal();
         for (index, event) in events.iter().enumerate() {
             if ended {
                 return Err(EventError::Ended);
@@ -86,14 +104,15 @@ impl Task {
             match event {
                 TaskEvent::Submitted { .. } => return Err(EventError::SubmittedAgain),
                 TaskEvent::Message(_) => {}
-                TaskEvent::Status(status) if status.state == TaskState::Submitted => {
+                TaskEvent::Status(status) if status.state == Self::Submitted => {
                     return Err(EventError::SubmittedAgain);
                 }
                 TaskEvent::Status(status) => ended = status.state.is_terminal(),
                 TaskEvent::Artifact { artifact, append: true, .. } => {
                     let id = &artifact.artifact_id;
-                    let stored = self.artifacts.iter().any(|known| known.artifact_id == *id);
-                    if !stored && !events[..index].iter().any(|earlier| makes(earlier, id)) {
+                    if !events[..index].iter().any(|earlier| makes(earlier, id))
+                        && !has_artifact(id)
+                    {
                         return Err(EventError::UnknownArtifact(id.clone()));
                     }
                 }
