@@ -1,16 +1,20 @@
 //! What the engine knows of one task.
 
-use convoke_model::{CapabilityName, ContextId, EventError, Task, TaskEvent, TaskId};
+use convoke_model::{
+    CapabilityName, ContextId, EventError, Task, TaskEvent, TaskId, TaskRecord, Terms, Work,
+};
 
-/// What the engine knows of one task. It follows from the task's recorded events alone, so that a
-/// state rebuilt from a journal decides as the one that was lost.
+/// What the engine knows of one task. It follows from the task's terms, events and records alone, so
+/// that a state rebuilt from a journal decides as the one that was lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
     id: TaskId,
     context_id: ContextId,
     capability: CapabilityName,
+    terms: Terms,
     /// `None` until the submission is recorded.
     task: Option<Task>,
+    work: Work,
     last_seq: u64,
 }
 
@@ -30,15 +34,28 @@ pub struct ReplayError {
 impl State {
     /// A task that has yet to be submitted, under identifiers that the caller made.
     #[must_use]
-    pub fn new(id: TaskId, context_id: ContextId, capability: CapabilityName) -> Self {
-        Self { id, context_id, capability, task: None, last_seq: 0 }
+    pub fn new(
+        id: TaskId,
+        context_id: ContextId,
+        capability: CapabilityName,
+        terms: Terms,
+    ) -> Self {
+        let work = Work::default();
+        Self { id, context_id, capability, terms, task: None, work, last_seq: 0 }
     }
 
-    /// The state behind `task` as a journal has folded it; `last_seq` is the number of its events.
+    /// The state behind `task` as a journal has folded it, and behind what its records come to;
+    /// `last_seq` is the number of its events.
     #[must_use]
-    pub fn of_stored(task: Task, capability: CapabilityName, last_seq: u64) -> Self {
+    pub fn of_stored(
+        task: Task,
+        capability: CapabilityName,
+        terms: Terms,
+        work: Work,
+        last_seq: u64,
+    ) -> Self {
         let (id, context_id) = (task.id.clone(), task.context_id.clone());
-        Self { id, context_id, capability, task: Some(task), last_seq }
+        Self { id, context_id, capability, terms, task: Some(task), work, last_seq }
     }
 
     /// Changes the state as the recorded `event` says. Live decisions and replays both come through
@@ -57,6 +74,11 @@ impl State {
         applied.map_err(|source| ReplayError { id: self.id.clone(), seq, source })?;
         self.last_seq = seq;
         Ok(())
+    }
+
+    /// Adds what the next record says of the work.
+    pub fn apply_record(&mut self, record: TaskRecord) {
+        self.work.apply(record);
     }
 
     /// The task as its owner may see it; `None` until it is submitted.
@@ -87,6 +109,18 @@ impl State {
     #[must_use]
     pub fn capability(&self) -> &CapabilityName {
         &self.capability
+    }
+
+    /// On which terms the task was taken.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// What the records come to: attempts, the next one if it is not due yet, the last checkpoint.
+    #[must_use]
+    pub fn work(&self) -> &Work {
+        &self.work
     }
 
     /// The number of the newest event; zero until the task is submitted. Numbers have no gaps.

@@ -1,12 +1,16 @@
-use convoke_model::{Artifact, ArtifactId, CapabilityName, ContextId, Json, TaskId};
+use convoke_model::{Artifact, ArtifactId, CapabilityName, ContextId, Json, TaskId, Terms};
 
 use super::*;
+
+/// When the deadline of the tasks here passes, and a failed attempt is made again.
+const DUE: UnixMillis = UnixMillis(5);
 
 fn state() -> State {
     State::new(
         TaskId::parse("task-1").unwrap(),
         ContextId::parse("context-1").unwrap(),
         CapabilityName::parse("count_words").unwrap(),
+        Terms { deadline: Some(DUE), ..Terms::default() },
     )
 }
 
@@ -36,8 +40,7 @@ fn finished() -> Event {
 }
 
 fn failed() -> Event {
-    let why = Part::new(Content::Text("no words".to_owned()));
-    Event::HandlerFinished(Err(Message::new(id("why"), Role::Agent, vec![why])))
+    Event::HandlerFinished(Err(says("no words")))
 }
 
 fn panicked() -> Event {
@@ -60,37 +63,65 @@ fn asked() -> Event {
     Event::HandlerAsked(message("q"))
 }
 
+fn asks_authorization() -> Event {
+    Event::HandlerAsksAuthorization(message("q"))
+}
+
+fn says(text: &str) -> Message {
+    Message::new(id("why"), Role::Agent, vec![Part::new(Content::Text(text.to_owned()))])
+}
+
+fn attempt_failed(again_at: Option<UnixMillis>) -> Event {
+    Event::HandlerFailed { why: says("no words"), again_at }
+}
+
+fn rejected() -> Event {
+    Event::HandlerRejected(says("not today"))
+}
+
+fn checkpoint(text: &str) -> Event {
+    Event::HandlerCheckpoint(Json::from_checked(text))
+}
+
+fn recovered(resumable: bool) -> Event {
+    Event::Recovered { resumable, message_id: id("restart") }
+}
+
 fn id(text: &str) -> MessageId {
     MessageId::parse(text).unwrap()
 }
 
-/// A short name for each recorded event.
-fn names(records: &[TaskEvent]) -> Vec<&'static str> {
-    records
-        .iter()
-        .map(|record| match record {
-            TaskEvent::Submitted { .. } => "submitted",
-            TaskEvent::Message(_) => "message",
-            TaskEvent::Status(status) => status.state.as_str(),
-            TaskEvent::Artifact { .. } => "artifact",
-        })
-        .collect()
+/// A short name for each event, and then for each record.
+fn names(effects: &Effects) -> Vec<&'static str> {
+    let event = |event: &TaskEvent| match event {
+        TaskEvent::Submitted { .. } => "submitted",
+        TaskEvent::Message(_) => "message",
+        TaskEvent::Status(status) => status.state.as_str(),
+        TaskEvent::Artifact { .. } => "artifact",
+    };
+    let record = |record: &TaskRecord| match record {
+        TaskRecord::Started { .. } => "started",
+        TaskRecord::Checkpoint(_) => "checkpoint",
+        TaskRecord::Retry { .. } => "retry",
+    };
+    let events = effects.events.iter().map(event);
+    events.chain(effects.records.iter().map(record)).collect()
 }
 
-/// Decides `before`, then `event`, and compares what the last one brought.
+/// Decides `before`, then `event` when everything is due, and compares what the last one brought.
 fn check(before: Vec<Event>, event: Event, expected: Result<(&[&str], &[Action]), FaultCode>) {
     let mut state = state();
     for earlier in before {
         decide(&mut state, earlier, UnixMillis(1), &mut Effects::new()).unwrap();
     }
     let (untouched, mut effects) = (state.clone(), Effects::new());
-    let decided = decide(&mut state, event, UnixMillis(2), &mut effects);
+    let decided = decide(&mut state, event, DUE, &mut effects);
     match expected {
-        Ok((records, actions)) => {
+        Ok((facts, actions)) => {
             assert_eq!(decided, Ok(()));
-            assert_eq!(names(&effects.records), records);
+            assert_eq!(names(&effects), facts);
             assert_eq!(effects.actions, actions);
-            assert_eq!(state.last_seq() - untouched.last_seq(), records.len() as u64);
+            assert_eq!(state.last_seq() - untouched.last_seq(), effects.events.len() as u64);
         }
         Err(code) => {
             assert_eq!(decided.map_err(|fault| fault.code), Err(code));
@@ -105,7 +136,7 @@ use Action::{Answer, ResumeHandler, RunHandler, StopHandler};
 #[test]
 fn a_task_walks_from_submission_to_its_end() {
     check(vec![], submit(), Ok((&["submitted"], &[RunHandler])));
-    check(vec![submit()], Event::HandlerStarted, Ok((&["TASK_STATE_WORKING"], &[])));
+    check(vec![submit()], Event::HandlerStarted, Ok((&["TASK_STATE_WORKING", "started"], &[])));
     let working = || vec![submit(), Event::HandlerStarted];
     let completed: &[&str] = &["artifact", "TASK_STATE_COMPLETED"];
     check(working(), finished(), Ok((completed, &[Answer])));
@@ -113,6 +144,10 @@ fn a_task_walks_from_submission_to_its_end() {
     check(working(), failed(), Ok((&["TASK_STATE_FAILED"], &[Answer])));
     check(working(), panicked(), Ok((&["TASK_STATE_FAILED"], &[Answer])));
     check(working(), deadline(), Ok((&["TASK_STATE_FAILED"], &[StopHandler, Answer])));
+    check(vec![submit()], deadline(), Ok((&["TASK_STATE_FAILED"], &[StopHandler, Answer])));
+    check(working(), attempt_failed(None), Ok((&["TASK_STATE_FAILED"], &[Answer])));
+    check(working(), rejected(), Ok((&["TASK_STATE_REJECTED"], &[Answer])));
+    check(vec![submit()], rejected(), Ok((&["TASK_STATE_REJECTED"], &[Answer])));
     check(working(), Event::Cancel, Ok((&["TASK_STATE_CANCELED"], &[StopHandler, Answer])));
     check(vec![submit()], Event::Cancel, Ok((&["TASK_STATE_CANCELED"], &[StopHandler, Answer])));
 }
@@ -134,14 +169,12 @@ fn a_task_waits_for_an_answer_and_goes_on() {
     let waiting = || vec![submit(), Event::HandlerStarted, asked()];
     let working = || vec![submit(), Event::HandlerStarted];
     check(working(), asked(), Ok((&["TASK_STATE_INPUT_REQUIRED"], &[Answer])));
-    check(waiting(), asked(), Err(FaultCode::UnsupportedOperation));
     let goes_on: &[&str] = &["TASK_STATE_WORKING", "message"];
     check(waiting(), Event::Message(message("m-2")), Ok((goes_on, &[ResumeHandler])));
     check(waiting(), Event::HandlerResumed, Ok((&["TASK_STATE_WORKING"], &[])));
     check(working(), Event::HandlerResumed, Ok((&[], &[])));
     // What it waits for stays to be seen, and what it has can be fetched.
     check(waiting(), progress(), Ok((&[], &[])));
-    check(waiting(), Event::HandlerStarted, Ok((&[], &[])));
     check(waiting(), piece(false), Ok((&["artifact"], &[])));
     // Every end is open to a task that waits.
     check(waiting(), finished(), Ok((&["artifact", "TASK_STATE_COMPLETED"], &[Answer])));
@@ -189,26 +222,39 @@ fn a_task_grows_no_larger_than_its_readers_take() {
     check(wide, finished(), Ok((&["artifact", "TASK_STATE_COMPLETED"], &[Answer])));
 }
 
+/// What a handler, a timer or a restart may still report.
+fn reports() -> Vec<Event> {
+    let again = attempt_failed(Some(DUE));
+    let mut reports = of_a_handler();
+    reports.extend([Event::HandlerStarted, Event::RetryDue, deadline(), again]);
+    reports.extend([recovered(true), recovered(false)]);
+    reports
+}
+
+fn of_a_handler() -> Vec<Event> {
+    let says = [progress(), piece(false), piece(true), checkpoint("1"), asked()];
+    let goes_on = [asks_authorization(), Event::HandlerResumed];
+    let ends = [finished(), failed(), panicked(), attempt_failed(None), rejected()];
+    says.into_iter().chain(goes_on).chain(ends).collect()
+}
+
 #[test]
 fn the_first_end_wins_and_late_reports_change_nothing() {
-    for ending in [finished(), failed(), panicked(), deadline(), Event::Cancel] {
-        let asks = [progress(), piece(false), piece(true), asked(), Event::HandlerResumed];
-        let ends = [Event::HandlerStarted, finished(), failed(), panicked(), deadline()];
-        for late in asks.into_iter().chain(ends) {
-            check(vec![submit(), ending.clone()], late, Ok((&[], &[])));
-        }
+    for ending in
+        [finished(), failed(), panicked(), attempt_failed(None), rejected(), Event::Cancel]
+    {
         let ended = || vec![submit(), ending.clone()];
+        for late in reports() {
+            check(ended(), late, Ok((&[], &[])));
+        }
         check(ended(), Event::Cancel, Err(FaultCode::TaskNotCancelable));
         check(ended(), Event::Message(message("m")), Err(FaultCode::UnsupportedOperation));
     }
-    check(vec![submit(), Event::HandlerStarted], Event::HandlerStarted, Ok((&[], &[])));
 }
 
 #[test]
 fn a_task_that_does_not_exist_takes_nothing() {
-    let asks = [progress(), piece(false), asked(), Event::HandlerResumed];
-    let ends = [Event::HandlerStarted, finished(), failed(), panicked(), deadline()];
-    for stale in asks.into_iter().chain(ends) {
+    for stale in reports() {
         check(vec![], stale, Ok((&[], &[])));
     }
     check(vec![], Event::Cancel, Err(FaultCode::TaskNotFound));
@@ -243,13 +289,20 @@ fn a_message_selects_neither_task_nor_context() {
 
 #[test]
 fn what_the_agent_says_belongs_to_the_task() {
+    let restarted = "the agent was restarted while it worked on this task, and capability \
+                     `count_words` does not say how to go on; send it again";
     for (event, message_id, text) in [
         (failed(), "why", "no words"),
+        (rejected(), "why", "not today"),
+        (attempt_failed(Some(DUE)), "why", "no words"),
+        (recovered(false), "restart", restarted),
         (panicked(), "panic", "capability `count_words` broke off unexpectedly"),
         (deadline(), "late", "the deadline passed before capability `count_words` ended"),
     ] {
         let mut state = state();
-        decide(&mut state, submit(), UnixMillis(1), &mut Effects::new()).unwrap();
+        for before in [submit(), Event::HandlerStarted] {
+            decide(&mut state, before, UnixMillis(1), &mut Effects::new()).unwrap();
+        }
         decide(&mut state, event, UnixMillis(7), &mut Effects::new()).unwrap();
         let task = state.into_task().unwrap();
         assert_eq!(task.status.timestamp, UnixMillis(7));
@@ -274,4 +327,93 @@ fn payloads_and_names_reach_the_task() {
     assert_eq!(task.history, [sent]);
     assert_eq!(task.artifacts, [result()]);
     assert!(state.is_ended());
+}
+
+#[test]
+fn an_attempt_that_fails_is_made_again_when_it_is_due() {
+    let again = || vec![submit(), Event::HandlerStarted, attempt_failed(Some(DUE))];
+    let working = || vec![submit(), Event::HandlerStarted];
+    let retries: &[&str] = &["TASK_STATE_WORKING", "retry"];
+    check(working(), attempt_failed(Some(DUE)), Ok((retries, &[])));
+    check(vec![submit(), asked()], attempt_failed(Some(DUE)), Ok((retries, &[])));
+    check(again(), Event::RetryDue, Ok((&[], &[RunHandler])));
+    check(working(), Event::RetryDue, Ok((&[], &[])));
+    let late = attempt_failed(Some(DUE.plus_millis(1)));
+    check(vec![submit(), late], Event::RetryDue, Ok((&[], &[])));
+    check(again(), Event::HandlerStarted, Ok((&["started"], &[])));
+    check([again(), vec![Event::HandlerStarted]].concat(), Event::RetryDue, Ok((&[], &[])));
+    // Nobody is at work on it meanwhile, so nobody has anything to say but its owner and the time.
+    for late in of_a_handler() {
+        check(again(), late, Ok((&[], &[])));
+    }
+    check(again(), Event::Message(message("m")), Err(FaultCode::UnsupportedOperation));
+    check(again(), Event::Cancel, Ok((&["TASK_STATE_CANCELED"], &[StopHandler, Answer])));
+    check(again(), deadline(), Ok((&["TASK_STATE_FAILED"], &[StopHandler, Answer])));
+}
+
+#[test]
+fn a_task_found_after_a_restart_goes_on_or_ends() {
+    let working = || vec![submit(), Event::HandlerStarted];
+    let again = || [working(), vec![attempt_failed(Some(DUE))]].concat();
+    let waiting = |question| [working(), vec![question]].concat();
+    let failed: &[&str] = &["TASK_STATE_FAILED"];
+    for resumable in [false, true] {
+        check(vec![submit()], recovered(resumable), Ok((&[], &[RunHandler])));
+        check(again(), recovered(resumable), Ok((&[], &[])));
+        let goes_on: (&[&str], _) =
+            if resumable { (&[], &[RunHandler][..]) } else { (failed, &[Answer][..]) };
+        check(working(), recovered(resumable), Ok(goes_on));
+        check(waiting(asked()), recovered(resumable), Ok(goes_on));
+        check(waiting(asks_authorization()), recovered(resumable), Ok(goes_on));
+    }
+    check(waiting(asked()), Event::HandlerStarted, Ok((&["started"], &[])));
+}
+
+#[test]
+fn a_question_that_is_open_stays_open_and_another_one_replaces_it() {
+    let other = || Event::HandlerAsked(says("another"));
+    let waiting = || vec![submit(), Event::HandlerStarted, asked()];
+    let asks: &[&str] = &["TASK_STATE_INPUT_REQUIRED"];
+    check(waiting(), asked(), Ok((&[], &[])));
+    check(waiting(), other(), Ok((asks, &[Answer])));
+    let signs_in: &[&str] = &["TASK_STATE_AUTH_REQUIRED"];
+    check(waiting(), asks_authorization(), Ok((signs_in, &[Answer])));
+    check(vec![submit(), asks_authorization()], asks_authorization(), Ok((&[], &[])));
+    check(vec![submit(), asks_authorization()], asked(), Ok((asks, &[Answer])));
+    let mut narrower = message("q");
+    narrower.metadata = Some(Json::empty_object());
+    check(waiting(), Event::HandlerAsked(narrower), Ok((asks, &[Answer])));
+    let goes_on: &[&str] = &["TASK_STATE_WORKING", "message"];
+    let answer = Event::Message(message("m-2"));
+    check(vec![submit(), asks_authorization()], answer, Ok((goes_on, &[ResumeHandler])));
+}
+
+#[test]
+fn a_conversation_is_no_longer_than_its_readers_take() {
+    let mut events = vec![submit()];
+    let question = |n: usize| Event::HandlerAsked(says(&n.to_string()));
+    for n in 1..limits::JSON_ITEMS_MAX / 2 {
+        events.extend([question(n), Event::Message(message("m"))]);
+    }
+    check(events.clone(), question(0), Err(FaultCode::ResourceExhausted));
+    events.pop();
+    let goes_on: &[&str] = &["TASK_STATE_WORKING", "message"];
+    check(events.clone(), Event::Message(message("m")), Ok((goes_on, &[ResumeHandler])));
+    events.push(question(0));
+    check(events, asked(), Err(FaultCode::ResourceExhausted));
+}
+
+#[test]
+fn a_checkpoint_is_bounded_and_knows_what_was_said_before_it() {
+    check(vec![submit()], checkpoint("1"), Ok((&["checkpoint"], &[])));
+    let large = "1".repeat(limits::CHECKPOINT_BYTES_MAX);
+    check(vec![submit()], checkpoint(&large), Ok((&["checkpoint"], &[])));
+    let larger = checkpoint(&format!("{large}1"));
+    check(vec![submit()], larger, Err(FaultCode::ResourceExhausted));
+    let mut state = state();
+    for event in [submit(), asked(), Event::Message(message("m-2")), checkpoint("1")] {
+        decide(&mut state, event, UnixMillis(1), &mut Effects::new()).unwrap();
+    }
+    let kept = Checkpoint { value: Json::from_checked("1"), heard: 3 };
+    assert_eq!(state.work().checkpoint, Some(kept));
 }
