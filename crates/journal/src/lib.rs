@@ -15,12 +15,17 @@ mod json_lines;
 mod memory;
 #[cfg(any(test, feature = "test-util"))]
 mod memory_sink;
+mod page;
 mod size;
+mod stored;
 
 use std::pin::Pin;
 
 pub use audit::{AuditCounts, AuditError, AuditSink};
-pub use journal::{Durability, Journal, JournalError, NewTask, Scope, StoredTask};
+pub use journal::{
+    Claimed, Created, Durability, EVENTS_PAGE_BYTES, Events, Fence, Head, Journal, JournalError,
+    ListQuery, NewTask, Scope, SendKey, Step, StoredTask, TaskPage,
+};
 pub use json_lines::{
     AppendFile, AuditEntry, AuditOpenError, JsonLines, JsonLinesSink, Line, LinesOptions,
     RECORDS_MAX_DEFAULT, Rotation,

@@ -1,13 +1,22 @@
 //! A journal that keeps everything in the process.
 
+mod entry;
+mod list;
 mod shelf;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
-use convoke_model::{AuditRecord, TaskEvent, TaskId};
+use convoke_model::{AuditRecord, Cursor, SpiffeId, Task, TaskId, UnixMillis};
 
-use crate::{AuditSink, BoxFuture, Durability, Journal, JournalError, NewTask, Scope, StoredTask};
-use shelf::{Entry, Shelf};
+use crate::{
+    AuditSink, BoxFuture, Claimed, Created, Durability, Events, Head, Journal, JournalError,
+    ListQuery, NewTask, Scope, Step, StoredTask, TaskPage, page,
+};
+use entry::{Entry, FENCE, More};
+use list::Found;
+use shelf::Shelf;
 
 /// The part of a journal that the tasks of one owner may take: the others are not to lose theirs by
 /// it. It is the part that a caller has of everything else.
@@ -34,6 +43,9 @@ pub struct MemoryLimits {
 pub struct MemoryJournal {
     limits: MemoryLimits,
     sink: Arc<dyn AuditSink>,
+    /// Random, so that a place in the events of a journal that is gone is not taken for one in this.
+    /// Tokens of lists are made with it, too.
+    epoch: u64,
     /// One lock, held for a look-up and a few moves, never across an await or a large copy.
     shelf: Mutex<Shelf>,
 }
@@ -42,55 +54,73 @@ impl MemoryJournal {
     /// An empty journal that hands audit records to `sink`.
     #[must_use]
     pub fn new(limits: MemoryLimits, sink: Arc<dyn AuditSink>) -> Self {
-        Self { limits, sink, shelf: Mutex::default() }
+        // The keys that the standard library draws for its maps are the random source that is there;
+        // each has others. Programs that read numbers as doubles keep 53 bits.
+        let epoch = RandomState::new().hash_one("epoch") >> 11;
+        Self { limits, sink, epoch, shelf: Mutex::default() }
     }
 
     async fn create_task(
         &self,
         scope: &Scope,
-        new: NewTask,
+        mut new: NewTask,
         audit: Option<AuditRecord>,
-    ) -> Result<u64, JournalError> {
-        let (id, entry) = Entry::fold(scope, new)?;
-        let check = |shelf: &Shelf| shelf.check_create(scope, &id, &entry, self.limits);
-        let audit = self.audit_first(audit, check).await?;
+    ) -> Result<Created, JournalError> {
+        let send = new.send.clone();
+        let now = now();
+        new.send = new.send.filter(|send| send.until >= now);
+        let entry = Entry::fold(scope, new)?;
+        let check =
+            |shelf: &Shelf| shelf.check_create(scope, &entry, send.as_ref(), now, self.limits);
+        let audit = self.audit_first(audit, |shelf| check(shelf).map(drop)).await?;
 
         let mut shelf = self.lock();
-        shelf.check_create(scope, &id, &entry, self.limits)?;
+        let known = check(&shelf)?;
         if let Some(record) = audit {
             self.sink.submit(record)?;
         }
+        if let Some(known) = known {
+            return Ok(Created::Known(known));
+        }
         let last_seq = entry.last_seq;
-        shelf.insert(scope, id, entry);
+        shelf.insert(scope, entry, send);
         let forgotten = shelf.forget(scope, self.limits);
         drop(shelf);
         // Freed after the lock, because a task may be large.
         drop(forgotten);
-        Ok(last_seq)
+        Ok(Created::New { last_seq, fence: FENCE })
     }
 
-    async fn append_events(
+    async fn append_step(
         &self,
         scope: &Scope,
         id: &TaskId,
-        expected_seq: u64,
-        events: Vec<TaskEvent>,
+        step: Step,
         audit: Option<AuditRecord>,
     ) -> Result<u64, JournalError> {
-        let check =
-            |shelf: &Shelf| shelf.check_append(scope, id, expected_seq, &events, self.limits);
+        let more = More::of(&step);
+        let check = |shelf: &Shelf| shelf.check_append(scope, id, &step, &more, self.limits);
         let audit = self.audit_first(audit, check).await?;
 
         let mut shelf = self.lock();
-        shelf.check_append(scope, id, expected_seq, &events, self.limits)?;
+        shelf.check_append(scope, id, &step, &more, self.limits)?;
         if let Some(record) = audit {
             self.sink.submit(record)?;
         }
-        let last_seq = shelf.append(scope, id, events)?;
+        let last_seq = shelf.append(scope, id, step, more)?;
         let forgotten = shelf.forget(scope, self.limits);
         drop(shelf);
         drop(forgotten);
         Ok(last_seq)
+    }
+
+    fn page(&self, scope: &Scope, query: &ListQuery) -> Result<TaskPage, JournalError> {
+        let place = page::place(self.epoch, scope, query)?;
+        let Found { tasks, next, total } = self.lock().list(scope, query, place);
+        // Copied after the lock, because tasks may be large.
+        let tasks = tasks.iter().map(|task| shown(task, query)).collect();
+        let next = next.map(|place| page::token(self.epoch, scope, query, place));
+        Ok(TaskPage { tasks, next, total })
     }
 
     /// Where effects wait for their audit record, writes it now, if `check` finds that the commit
@@ -124,7 +154,7 @@ impl Journal for MemoryJournal {
         scope: &'a Scope,
         task: NewTask,
         audit: Option<AuditRecord>,
-    ) -> BoxFuture<'a, Result<u64, JournalError>> {
+    ) -> BoxFuture<'a, Result<Created, JournalError>> {
         Box::pin(self.create_task(scope, task, audit))
     }
 
@@ -132,11 +162,18 @@ impl Journal for MemoryJournal {
         &'a self,
         scope: &'a Scope,
         id: &'a TaskId,
-        expected_seq: u64,
-        events: Vec<TaskEvent>,
+        step: Step,
         audit: Option<AuditRecord>,
     ) -> BoxFuture<'a, Result<u64, JournalError>> {
-        Box::pin(self.append_events(scope, id, expected_seq, events, audit))
+        Box::pin(self.append_step(scope, id, step, audit))
+    }
+
+    fn head<'a>(
+        &'a self,
+        scope: &'a Scope,
+        id: &'a TaskId,
+    ) -> BoxFuture<'a, Result<Option<Head>, JournalError>> {
+        Box::pin(async move { Ok(self.lock().find(scope, id).map(Entry::head)) })
     }
 
     fn read<'a>(
@@ -145,6 +182,35 @@ impl Journal for MemoryJournal {
         id: &'a TaskId,
     ) -> BoxFuture<'a, Result<Option<StoredTask>, JournalError>> {
         Box::pin(async move { Ok(self.lock().find(scope, id).map(Entry::stored)) })
+    }
+
+    fn events<'a>(
+        &'a self,
+        scope: &'a Scope,
+        id: &'a TaskId,
+        after: Cursor,
+    ) -> BoxFuture<'a, Result<Option<Events>, JournalError>> {
+        let events = move |entry: &Entry| {
+            if after.epoch == self.epoch { entry.events(after.seq) } else { Events::Lost }
+        };
+        Box::pin(async move { Ok(self.lock().find(scope, id).map(events)) })
+    }
+
+    fn list<'a>(
+        &'a self,
+        scope: &'a Scope,
+        query: ListQuery,
+    ) -> BoxFuture<'a, Result<TaskPage, JournalError>> {
+        Box::pin(async move { self.page(scope, &query) })
+    }
+
+    /// Nothing: every task here was made by this process, which works on it.
+    fn claim<'a>(
+        &'a self,
+        _agent: &'a SpiffeId,
+        _max: usize,
+    ) -> BoxFuture<'a, Result<Vec<Claimed>, JournalError>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn record(&self, audit: AuditRecord) -> Result<(), JournalError> {
@@ -158,6 +224,32 @@ impl Journal for MemoryJournal {
     fn durability(&self) -> Durability {
         Durability::Memory
     }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn trouble(&self) -> Option<Arc<str>> {
+        None
+    }
+}
+
+/// As much of `task` as `query` asks for.
+fn shown(task: &Task, query: &ListQuery) -> Task {
+    Task {
+        id: task.id.clone(),
+        context_id: task.context_id.clone(),
+        status: task.status.clone(),
+        artifacts: if query.artifacts { task.artifacts.clone() } else { Vec::new() },
+        history: task.newest(query.history_length).to_vec(),
+        metadata: task.metadata.clone(),
+    }
+}
+
+fn now() -> UnixMillis {
+    // A clock before 1970 forgets no name of a message.
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl MemoryLimits {

@@ -9,8 +9,8 @@ mod read;
 mod tests;
 
 use convoke_model::{
-    Artifact, Checkpoint, Content, Json, Message, Part, Role, TaskEvent, TaskRecord, TaskState,
-    TaskStatus, UnixMillis,
+    Artifact, Content, Json, Message, Part, Role, TaskEvent, TaskRecord, TaskState, TaskStatus,
+    UnixMillis,
 };
 
 pub(crate) use read::{StoredError, decode_event, decode_record};

@@ -1,24 +1,13 @@
 //! What a journal in memory holds, and for whom it makes room.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 
-use convoke_model::{CapabilityName, EventError, Task, TaskEvent, TaskId};
+use convoke_model::{CapabilityName, ContextId, MessageId, TaskId, TaskState, UnixMillis};
 
 use super::MemoryLimits;
-use crate::size::{event_bytes, put, task_bytes, text_bytes};
-use crate::{JournalError, NewTask, Scope, StoredTask};
-
-/// What a task takes beside itself and its names: its places in the map and in the queue, with as
-/// much again for what map and queue hold in reserve.
-const PLACE_BYTES: usize = 2 * (size_of::<(TaskId, Entry)>() + size_of::<(u64, TaskId)>());
-
-/// What an owner takes beside its names and its tasks: its places among the owners and in the order
-/// of those who have ended tasks, with as much again in reserve.
-const OWNER_BYTES: usize = 2 * (size_of::<(Scope, Owner)>() + size_of::<(u64, Scope)>());
-
-/// How often a task that has not ended is in memory: whoever works on it has a copy.
-const COPIES_AT_WORK: usize = 2;
+use super::entry::{Entry, FENCE, More};
+use crate::page::Position;
+use crate::{JournalError, Scope, SendKey, Step};
 
 /// Everything there is.
 #[derive(Default)]
@@ -31,6 +20,8 @@ pub(super) struct Shelf {
     pub(super) held: Held,
     /// How many tasks have ended so far.
     ends: u64,
+    /// How many tasks were made so far.
+    made: u64,
 }
 
 /// The tasks of one owner, at least one.
@@ -39,7 +30,27 @@ pub(super) struct Owner {
     pub(super) tasks: HashMap<TaskId, Entry>,
     /// Those that have ended, each with the number of its end; the end that is longest ago in front.
     pub(super) ended: VecDeque<(u64, TaskId)>,
+    /// All of them in the order of lists, which is read from its end.
+    pub(super) listed: BTreeMap<Position, Listed>,
+    /// What its messages were called of which there is a task, as far as they may come again. A name
+    /// goes with its task, so there are no more names than tasks.
+    pub(super) sends: HashMap<MessageId, Sent>,
     pub(super) held: Held,
+}
+
+/// What lists ask of a task before they show it, so that they need not look at those they pass over.
+pub(super) struct Listed {
+    pub(super) id: TaskId,
+    pub(super) context_id: ContextId,
+    pub(super) capability: CapabilityName,
+    pub(super) state: TaskState,
+}
+
+/// A message of which there is a task.
+pub(super) struct Sent {
+    pub(super) task: TaskId,
+    digest: [u8; 32],
+    until: UnixMillis,
 }
 
 /// Sums over tasks.
@@ -51,56 +62,69 @@ pub(super) struct Held {
     pub(super) running_bytes: usize,
 }
 
-/// One task.
-pub(super) struct Entry {
-    pub(super) task: Arc<Task>,
-    capability: CapabilityName,
-    subject: Option<Arc<str>>,
-    pub(super) last_seq: u64,
-    /// What the task takes by itself.
-    pub(super) task_bytes: usize,
-    /// What it takes beside that.
-    place_bytes: usize,
-}
-
 impl Shelf {
     pub(super) fn find(&self, scope: &Scope, id: &TaskId) -> Option<&Entry> {
         self.owners.get(scope)?.tasks.get(id)
     }
 
+    /// Whether a task can be made; the task that there is already, if its sender has sent the same
+    /// before.
     pub(super) fn check_create(
         &self,
         scope: &Scope,
-        id: &TaskId,
         entry: &Entry,
+        send: Option<&SendKey>,
+        now: UnixMillis,
         limits: MemoryLimits,
-    ) -> Result<(), JournalError> {
-        if self.find(scope, id).is_some() {
-            return Err(JournalError::Exists { id: id.clone() });
+    ) -> Result<Option<TaskId>, JournalError> {
+        if let Some(known) = self.check_send(scope, send, now)? {
+            return Ok(Some(known));
         }
-        self.check_room(scope, entry.held(), limits)
+        if self.find(scope, &entry.task.id).is_some() {
+            return Err(JournalError::Exists { id: entry.task.id.clone() });
+        }
+        self.check_room(scope, entry.held(), limits)?;
+        Ok(None)
+    }
+
+    fn check_send(
+        &self,
+        scope: &Scope,
+        send: Option<&SendKey>,
+        now: UnixMillis,
+    ) -> Result<Option<TaskId>, JournalError> {
+        let Some((owner, send)) = self.owners.get(scope).zip(send) else { return Ok(None) };
+        match owner.sends.get(&send.message_id) {
+            Some(sent) if sent.until < now => Ok(None),
+            Some(sent) if sent.digest == send.digest => Ok(Some(sent.task.clone())),
+            Some(_) => Err(JournalError::SendConflict { message_id: send.message_id.clone() }),
+            None => Ok(None),
+        }
     }
 
     pub(super) fn check_append(
         &self,
         scope: &Scope,
         id: &TaskId,
-        expected: u64,
-        events: &[TaskEvent],
+        step: &Step,
+        more: &More,
         limits: MemoryLimits,
     ) -> Result<(), JournalError> {
         let Some(entry) = self.find(scope, id) else {
             return Err(JournalError::NotFound { id: id.clone() });
         };
-        let actual = entry.last_seq;
+        let (expected, actual) = (step.expected_seq, entry.last_seq);
         if actual != expected {
             return Err(JournalError::Conflict { id: id.clone(), expected, actual });
         }
-        entry.task.admits(events)?;
-        if events.last().is_some_and(ends) {
+        if step.fence != FENCE {
+            return Err(JournalError::Fenced { id: id.clone() });
+        }
+        entry.task.admits(&step.events)?;
+        if more.ends {
             return Ok(());
         }
-        let bytes = COPIES_AT_WORK * events.iter().map(event_bytes).sum::<usize>();
+        let bytes = more.bytes;
         self.check_room(scope, Held { bytes, running_bytes: bytes, ..Held::default() }, limits)
     }
 
@@ -124,9 +148,15 @@ impl Shelf {
     }
 
     /// Puts a task there, which was checked.
-    pub(super) fn insert(&mut self, scope: &Scope, id: TaskId, entry: Entry) {
-        let held = entry.held();
+    pub(super) fn insert(&mut self, scope: &Scope, mut entry: Entry, send: Option<SendKey>) {
+        self.made += 1;
+        entry.number = self.made;
+        let (held, id) = (entry.held(), entry.task.id.clone());
         let owner = self.owners.entry(scope.clone()).or_default();
+        if let Some(SendKey { message_id, digest, until }) = send {
+            owner.sends.insert(message_id, Sent { task: id.clone(), digest, until });
+        }
+        owner.listed.insert(entry.position(), entry.listed());
         owner.tasks.insert(id.clone(), entry);
         owner.held.add(held);
         self.held.add(held);
@@ -135,34 +165,25 @@ impl Shelf {
         }
     }
 
-    /// Adds `events`, which were checked, to the task and returns the number of the newest.
+    /// Adds a step, which was checked, to the task and returns the number of its newest event.
     pub(super) fn append(
         &mut self,
         scope: &Scope,
         id: &TaskId,
-        events: Vec<TaskEvent>,
+        step: Step,
+        more: More,
     ) -> Result<u64, JournalError> {
         let missing = || JournalError::NotFound { id: id.clone() };
         let owner = self.owners.get_mut(scope).ok_or_else(missing)?;
         let entry = owner.tasks.get_mut(id).ok_or_else(missing)?;
-        if events.is_empty() {
-            return Ok(entry.last_seq);
+        let (before, was_at, was) = (entry.held(), entry.position(), entry.task.status.state);
+        entry.add(step, more)?;
+        let (after, is_at, is) = (entry.held(), entry.position(), entry.task.status.state);
+        if (was_at, was) != (is_at, is) {
+            owner.listed.remove(&was_at);
+            owner.listed.insert(is_at, entry.listed());
         }
-        let before = entry.held();
-        // Copies the task only while a reader holds it. A copy has nothing in reserve, so what it
-        // takes is counted anew.
-        if Arc::get_mut(&mut entry.task).is_none() {
-            let copy = Task::clone(&entry.task);
-            entry.task_bytes = task_bytes(&copy);
-            entry.task = Arc::new(copy);
-        }
-        let task = Arc::make_mut(&mut entry.task);
-        for event in events {
-            let change = put(task, event)?;
-            entry.task_bytes = (entry.task_bytes + change.taken).saturating_sub(change.freed);
-            entry.last_seq += 1;
-        }
-        let (after, last_seq) = (entry.held(), entry.last_seq);
+        let last_seq = entry.last_seq;
         for held in [&mut owner.held, &mut self.held] {
             held.subtract(before);
             held.add(after);
@@ -210,6 +231,13 @@ impl Shelf {
             self.oldest.insert(*next, own);
         }
         let entry = owner.tasks.remove(&id)?;
+        owner.listed.remove(&entry.position());
+        // The name may have become another task's meanwhile.
+        if let Some(name) = &entry.sent_as
+            && owner.sends.get(name).is_some_and(|sent| sent.task == id)
+        {
+            owner.sends.remove(name);
+        }
         let held = entry.held();
         owner.held.subtract(held);
         self.held.subtract(held);
@@ -244,49 +272,4 @@ impl Held {
         self.running -= other.running;
         self.running_bytes -= other.running_bytes;
     }
-}
-
-impl Entry {
-    pub(super) fn fold(scope: &Scope, new: NewTask) -> Result<(TaskId, Self), JournalError> {
-        // Its owner counts for every task, because the first of an owner brings it.
-        let names = [scope.agent.as_str(), &scope.tenant, &scope.owner, new.capability.as_str()];
-        let place_bytes = PLACE_BYTES
-            + OWNER_BYTES
-            + names.into_iter().map(text_bytes).sum::<usize>()
-            + new.subject.as_deref().map_or(0, text_bytes);
-        let mut events = new.events.into_iter();
-        let first = events.next().ok_or(EventError::NotSubmitted)?;
-        let mut task = Task::begin(new.id.clone(), new.context_id, first)?;
-        let mut last_seq = 1;
-        for event in events {
-            task.apply(event)?;
-            last_seq += 1;
-        }
-        let (capability, subject, task_bytes) = (new.capability, new.subject, task_bytes(&task));
-        let task = Arc::new(task);
-        Ok((new.id, Self { task, capability, subject, last_seq, task_bytes, place_bytes }))
-    }
-
-    /// What the task counts for.
-    pub(super) fn held(&self) -> Held {
-        if self.task.status.state.is_terminal() {
-            let bytes = self.place_bytes + self.task_bytes;
-            return Held { tasks: 1, bytes, ..Held::default() };
-        }
-        let bytes = self.place_bytes + COPIES_AT_WORK * self.task_bytes;
-        Held { tasks: 1, bytes, running: 1, running_bytes: bytes }
-    }
-
-    pub(super) fn stored(&self) -> StoredTask {
-        StoredTask {
-            task: Arc::clone(&self.task),
-            capability: self.capability.clone(),
-            subject: self.subject.clone(),
-            last_seq: self.last_seq,
-        }
-    }
-}
-
-fn ends(event: &TaskEvent) -> bool {
-    matches!(event, TaskEvent::Status(status) if status.state.is_terminal())
 }

@@ -120,13 +120,6 @@ struct StoredCheckpoint {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CheckpointForm {
-    heard: u32,
-    value: Raw,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Retry {
     at: u64,
 }
