@@ -212,15 +212,34 @@ impl Client {
         let id = RequestIdJson::string(&name);
         let message_id = MessageId::parse(&name).map_err(|error| at.protocol(error))?;
         let (headers, body) = build_send(Some(&call.capability), &call.params, &message_id, &id);
-        let path: Uri = endpoint.address.path().parse().map_err(|error| at.protocol(error))?;
-        let (id, path, headers, body) = (&id, &path, &headers, &body);
         let about = endpoint.call(call, deadline);
+        self.exchange(endpoint, &about, call.timeout, (&headers, &body), |head, body| {
+            let answer = parse_response(&id, head.status, head.headers, body);
+            let answer = answer.map_err(|error| error::of_answer(at, error, head))?;
+            result_of(&answer).map_err(|error| error::of_result(at, &error))
+        })
+        .await
+    }
+
+    /// Sends one request, as often as `about` allows within its `timeout`, and has `read` look at
+    /// each answer.
+    pub(crate) async fn exchange<T>(
+        &self,
+        endpoint: &Endpoint,
+        about: &Call<'_>,
+        timeout: Duration,
+        (headers, body): (&HeaderMap, &Bytes),
+        read: impl Fn(&Head<'_>, &[u8]) -> Result<T, Failed>,
+    ) -> Result<T, CallError> {
+        let at = endpoint.at(about.capability);
+        let path: Uri = endpoint.address.path().parse().map_err(|error| at.protocol(error))?;
+        let (path, read) = (&path, &read);
         let attempt = |span| async move {
             let begun = Instant::now();
             let until = about.attempt_until(begun);
             let left = until.saturating_duration_since(begun);
-            let timeout = if until == deadline { call.timeout } else { left };
-            let request = request(path, headers, body, left, span);
+            let timeout = if until == about.deadline { timeout } else { left };
+            let request = request(path, headers, body, Some(left), span);
             let route = endpoint.route(&self.0.source);
             let source = &self.0.source;
             let sent = self.0.pool.send(&route, request, until);
@@ -228,14 +247,10 @@ impl Client {
             let response = response.ok_or_else(|| error::untrusted(at))?;
             let response = response.map_err(|error| error::of_send(at, &error, timeout))?;
             let head = Head { status: response.status(), headers: response.headers() };
-            let answer = parse_response(id, head.status, head.headers, response.body());
-            let answer = answer.map_err(|error| {
-                let failed = error::of_answer(at, error, &head);
-                Failed { error: in_time(failed.error, timeout, until), ..failed }
-            })?;
-            result_of(&answer).map_err(|error| error::of_result(at, &error))
+            read(&head, response.body())
+                .map_err(|failed| Failed { error: in_time(failed.error, timeout, until), ..failed })
         };
-        self.0.attempts.run(&endpoint.gate, &about, attempt).await
+        self.0.attempts.run(&endpoint.gate, about, attempt).await
     }
 }
 
@@ -258,7 +273,7 @@ fn in_time(error: CallError, after: Duration, until: Instant) -> CallError {
 }
 
 impl Endpoint {
-    fn at<'a>(&'a self, capability: &'a CapabilityName) -> At<'a> {
+    pub(crate) fn at<'a>(&'a self, capability: &'a CapabilityName) -> At<'a> {
         At { agent: &self.agent, address: &self.shown, capability }
     }
 
@@ -275,19 +290,22 @@ impl Endpoint {
     }
 }
 
-/// One attempt, with what only it has: the time that is left, and its place in the trace.
-fn request(
+/// One attempt, with what only it has: the time that is left, if it has to end, and its place in the
+/// trace.
+pub(crate) fn request(
     path: &Uri,
     headers: &HeaderMap,
     body: &Bytes,
-    left: Duration,
+    left: Option<Duration>,
     span: Option<TraceContext>,
 ) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = path.clone();
     *request.headers_mut() = headers.clone();
-    request.headers_mut().insert(GRPC_TIMEOUT, visible(grpc_timeout(left)));
+    if let Some(left) = left {
+        request.headers_mut().insert(GRPC_TIMEOUT, visible(grpc_timeout(left)));
+    }
     if let Some(span) = span {
         request.headers_mut().insert(TRACEPARENT, visible(span.to_string()));
     }
@@ -308,7 +326,7 @@ fn visible(text: String) -> HeaderValue {
 }
 
 /// The instant in `timeout`; a time that no clock reaches is a long one.
-fn deadline_after(timeout: Duration) -> Instant {
+pub(crate) fn deadline_after(timeout: Duration) -> Instant {
     const LONG: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
     Instant::now() + timeout.min(LONG)
 }

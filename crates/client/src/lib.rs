@@ -8,6 +8,7 @@
 //! | module | story |
 //! |---|---|
 //! | `call` | one call, from its parameters to its result |
+//! | [`task`] | the tasks of an agent: sent, followed, listed, ended |
 //! | `attempts` | how often it is made |
 //! | `gate`, `breaker` | how many at a time, and when none |
 //! | `backoff`, `budget` | how long to wait before another attempt, and how many there may be |
@@ -29,6 +30,7 @@ mod ping;
 mod random;
 #[cfg(test)]
 mod simulation;
+pub mod task;
 #[cfg(test)]
 mod tests;
 

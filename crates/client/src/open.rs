@@ -29,12 +29,12 @@ pub enum OpenError {
     Send(SendError),
 }
 
-/// Asks for `path` at `address`: status and body.
+/// The way to a development listener at `address`.
 ///
 /// # Errors
 ///
-/// [`OpenError`] if the address is not on this machine or nobody answers there.
-pub async fn get(address: &str, path: &str) -> Result<(u16, Bytes), OpenError> {
+/// [`OpenError`] if the address is none, or not on this machine.
+pub(crate) fn route(address: &str) -> Result<Route, OpenError> {
     let parsed =
         Address::parse_with_http(address, Provenance::Operator).map_err(OpenError::Address)?;
     let host = parsed.host();
@@ -46,19 +46,31 @@ pub async fn get(address: &str, path: &str) -> Result<(u16, Bytes), OpenError> {
     if !loopback {
         return Err(OpenError::NotLoopback(address.to_owned()));
     }
+    Ok(Route { address: parsed, tls: None, identity: "".into(), revision: 0 })
+}
+
+/// Asks for `path` at `address`: status and body.
+///
+/// # Errors
+///
+/// [`OpenError`] if the address is not on this machine or nobody answers there.
+pub async fn get(address: &str, path: &str) -> Result<(u16, Bytes), OpenError> {
+    let route = route(address)?;
     let request = request(path).map_err(|_| OpenError::Address(AddressError::Path(path.into())))?;
-    let route = Route { address: parsed, tls: None, identity: "".into(), revision: 0 };
     let pool = Pool::new(Dialer::default(), PoolLimits::default());
     match pool.send(&route, request, Instant::now() + OPEN_TIMEOUT).await {
         Ok(answer) => Ok((answer.status().as_u16(), answer.into_body())),
-        Err(error) => {
-            let is_no_http = matches!(&error, SendError::Http { source, .. } if source.is_parse());
-            if is_no_http && speaks_tls(&route.address).await {
-                return Err(OpenError::SpeaksTls(address.to_owned()));
-            }
-            Err(OpenError::Send(error))
-        }
+        Err(error) => Err(of_send(&route, address, error).await),
     }
+}
+
+/// Why `error` came of asking at `address`.
+pub(crate) async fn of_send(route: &Route, address: &str, error: SendError) -> OpenError {
+    let is_no_http = matches!(&error, SendError::Http { source, .. } if source.is_parse());
+    if is_no_http && speaks_tls(&route.address).await {
+        return OpenError::SpeaksTls(address.to_owned());
+    }
+    OpenError::Send(error)
 }
 
 /// Whether who listens at `address` answers plain HTTP with an alert of TLS. `false` if that is not

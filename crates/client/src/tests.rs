@@ -111,14 +111,14 @@ impl Handler for Agent {
 }
 
 /// An authority that makes identities for a test.
-struct Authority {
+pub(crate) struct Authority {
     domain: TrustDomain,
     bundle: Bundle,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of("example.org")
     }
 
@@ -133,7 +133,7 @@ impl Authority {
         Self { domain, bundle, issuer: Issuer::new(params, key) }
     }
 
-    fn source(&self, name: &str) -> Arc<IdentitySource> {
+    pub(crate) fn source(&self, name: &str) -> Arc<IdentitySource> {
         let id = self.domain.member(name).unwrap();
         let mut params = params(id.as_str());
         params.is_ca = IsCa::ExplicitNoCa;
@@ -222,7 +222,7 @@ impl World {
 }
 
 /// Pauses that cost a test no time.
-fn settings() -> CallSettings {
+pub(crate) fn settings() -> CallSettings {
     let millis = Duration::from_millis(1);
     CallSettings {
         retry: RetrySettings {

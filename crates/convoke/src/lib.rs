@@ -32,7 +32,7 @@ pub use convoke_agent::{
 };
 pub use convoke_client::{
     AddressError, BreakerState, CallEvent, CallObserver, CallTarget, Client, ClientCall,
-    ClientOptions, Ping, check_address, open,
+    ClientOptions, Ping, check_address, open, task,
 };
 /// SPIFFE identities: the source of one, and the embedded issuer.
 pub use convoke_identity as identity;
