@@ -55,9 +55,6 @@ pub fn decide(
             recover(state, resumable, message_id, now, effects)
         }
         Event::DeadlinePassed { message_id } => {
-            if state.terms().deadline.is_none_or(|deadline| now < deadline) {
-                return Ok(());
-            }
             let text =
                 format!("the deadline passed before capability `{}` ended", state.capability());
             let why = Some(say(message_id, text));

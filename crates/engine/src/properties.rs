@@ -131,10 +131,7 @@ impl Model {
             Event::Cancel if at.is_terminal() => None,
             Event::Cancel => self.to(Canceled, &[StopHandler, Answer]),
             _ if at.is_terminal() => stays(&[]),
-            Event::DeadlinePassed { .. } if self.deadline.is_some_and(|it| it <= now) => {
-                self.to(Failed, &[StopHandler, Answer])
-            }
-            Event::DeadlinePassed { .. } => stays(&[]),
+            Event::DeadlinePassed { .. } => self.to(Failed, &[StopHandler, Answer]),
             Event::HandlerStarted => {
                 let begun = if at == Submitted { Working } else { at };
                 let attempt = self.attempt + 1;

@@ -25,8 +25,11 @@ pub enum Due {
 /// What a task in this state waits for: nothing if it has ended, or was never submitted.
 ///
 /// The state alone decides, so that timers are made anew after a restart and none has to be taken
-/// back: one that is no longer due changes nothing when it fires. Neither does one that fires early,
-/// by a clock that is ahead of the one that [`crate::decide`] is told; it is then still due here.
+/// back: one that is no longer due changes nothing when it fires.
+///
+/// Whoever waits may do so by a clock of its own, and is the one to say that a deadline has passed; a
+/// time of day that is set back must not keep a task alive. An attempt that is not due by the clock
+/// that [`crate::decide`] is told is left for later, and is still due here.
 pub fn timers(state: &State) -> impl Iterator<Item = Timer> + use<> {
     let is_active = state.task().is_some() && !state.is_ended();
     let deadline = state.terms().deadline.map(|at| Timer { at, what: Due::Deadline });
