@@ -12,6 +12,10 @@ use serde_json::Value;
 
 use crate::{BoxFuture, Context, HandlerError};
 
+/// Most [`Capability::retries`]. With pauses that grow to a minute it is a quarter of an hour; what
+/// is away for longer is better tried again by who wants it.
+pub const RETRIES_MAX: u32 = 20;
+
 /// A struct whose methods other agents can call.
 ///
 /// The macro `agent` implements it from the methods that carry `#[capability]`.
@@ -55,6 +59,8 @@ pub struct Capability<A> {
     pub(crate) description: &'static str,
     pub(crate) tags: Vec<&'static str>,
     pub(crate) ephemeral: bool,
+    pub(crate) resume: bool,
+    pub(crate) retries: u32,
     pub(crate) default: bool,
     pub(crate) requires_peer: Option<Vec<Cow<'static, str>>>,
     pub(crate) input: Result<Value, String>,
@@ -77,6 +83,8 @@ impl<A> Capability<A> {
             description: "",
             tags: Vec::new(),
             ephemeral: false,
+            resume: false,
+            retries: 0,
             default: false,
             requires_peer: None,
             input: input.into_schema(),
@@ -110,6 +118,28 @@ impl<A> Capability<A> {
     #[must_use]
     pub fn ephemeral(mut self) -> Self {
         self.ephemeral = true;
+        self
+    }
+
+    /// Its handler can go on: where the agent ends while it works on a task, it is run again from
+    /// its beginning when the agent is back, and finds its last
+    /// [checkpoint](crate::Context::last_checkpoint) and the answers to its questions. Without this
+    /// such a task fails.
+    #[must_use]
+    pub fn resume(mut self) -> Self {
+        self.resume = true;
+        self
+    }
+
+    /// How often a failed attempt at a task is made again, at most [`RETRIES_MAX`] times; none by
+    /// default. An attempt that failed for good is not:
+    /// [`HandlerError::permanent`](crate::HandlerError::permanent) says so. Before each one there is
+    /// a pause, longer from one to the next, a minute at most, and as long as chance has it.
+    ///
+    /// An attempt that the end of the agent broke off counts too.
+    #[must_use]
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
         self
     }
 

@@ -314,6 +314,8 @@ pub(crate) mod tests {
             deadline: None,
             trace: TraceContext::root(1, 1, false),
             cancelled: CancellationToken::new(),
+            attempt: 1,
+            checkpoint: None,
             config: Arc::new(AgentConfig {
                 spiffe_id: SpiffeId::parse("spiffe://example.org/caller").unwrap(),
                 metadata: Metadata { name: "Caller".into(), ..Metadata::default() },

@@ -33,6 +33,10 @@ pub struct ContextParts {
     pub trace: TraceContext,
     /// Cancelled when the answer is of no more use.
     pub cancelled: CancellationToken,
+    /// Which attempt at its task this is; the first is 1.
+    pub attempt: u32,
+    /// The last checkpoint of an earlier attempt.
+    pub checkpoint: Option<Json>,
     /// The agent's own configuration.
     pub config: Arc<AgentConfig>,
     /// The span that the handler's log lines belong to.
@@ -139,6 +143,17 @@ impl Context {
     ) -> CallBuilder {
         let params: Result<Json, JsonError> = Json::of(&params);
         CallBuilder::new(self.clone(), agent, capability, params)
+    }
+
+    /// Which attempt at its task this is. It is 1 at first, and in an ephemeral call always; what is
+    /// greater says that the handler failed before, or was broken off by the end of the agent.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.0.attempt
+    }
+
+    pub(crate) fn earlier_checkpoint(&self) -> Option<&Json> {
+        self.0.checkpoint.as_ref()
     }
 
     pub(crate) fn outbound(&self) -> &dyn Outbound {

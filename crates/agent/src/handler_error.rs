@@ -26,7 +26,19 @@ pub struct HandlerError(Box<Parts>);
 #[derive(Debug)]
 struct Parts {
     fault: Fault,
+    meaning: Meaning,
     cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What an error means for the task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// This attempt has failed; the next one may not.
+    Attempt,
+    /// Every attempt would fail.
+    Permanent,
+    /// The agent will not do it.
+    Rejected,
 }
 
 impl HandlerError {
@@ -41,6 +53,61 @@ impl HandlerError {
     #[must_use]
     pub fn invalid_field(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self::of(Fault::invalid_field(field, description))
+    }
+
+    /// The agent will not do what it was asked, though it could: the task ends in
+    /// `TASK_STATE_REJECTED`, and no further attempt is made. The caller reads `why`.
+    ///
+    /// ```
+    /// # use convoke_agent::HandlerError;
+    /// fn check(amount: u32) -> Result<(), HandlerError> {
+    ///     if amount > 1000 {
+    ///         return Err(HandlerError::rejected("amounts above 1000 are decided by people"));
+    ///     }
+    ///     Ok(())
+    /// }
+    /// assert!(check(5000).unwrap_err().is_rejected());
+    /// ```
+    #[must_use]
+    pub fn rejected(why: impl Into<String>) -> Self {
+        let mut error = Self::new(why);
+        error.0.meaning = Meaning::Rejected;
+        error
+    }
+
+    /// Every attempt would fail: none is made again, however many
+    /// [`retries`](crate::Capability::retries) the capability has. It is so from the outset for
+    /// parameters that are wrong, and for what was [rejected](Self::rejected).
+    #[must_use]
+    pub fn permanent(mut self) -> Self {
+        if self.0.meaning == Meaning::Attempt {
+            self.0.meaning = Meaning::Permanent;
+        }
+        self
+    }
+
+    /// Another attempt may not fail. It is so from the outset, and is said to take back what
+    /// [`permanent`](Self::permanent) said, of an error that somebody else made; it changes nothing
+    /// about parameters that are wrong, or about what was [rejected](Self::rejected).
+    #[must_use]
+    pub fn retryable(mut self) -> Self {
+        if self.0.meaning == Meaning::Permanent && self.0.fault.code != FaultCode::InvalidParams {
+            self.0.meaning = Meaning::Attempt;
+        }
+        self
+    }
+
+    /// Whether another attempt is worth making, if the capability has
+    /// [`retries`](crate::Capability::retries).
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.0.meaning == Meaning::Attempt
+    }
+
+    /// Whether the agent will not do it, rather than has failed to.
+    #[must_use]
+    pub fn is_rejected(&self) -> bool {
+        self.0.meaning == Meaning::Rejected
     }
 
     /// Adds what the log should know and the caller should not.
@@ -83,7 +150,11 @@ impl HandlerError {
     }
 
     fn of(fault: Fault) -> Self {
-        Self(Box::new(Parts { fault, cause: None }))
+        let meaning = match fault.code {
+            FaultCode::InvalidParams => Meaning::Permanent,
+            _ => Meaning::Attempt,
+        };
+        Self(Box::new(Parts { fault, meaning, cause: None }))
     }
 }
 
@@ -151,6 +222,23 @@ mod tests {
         assert_eq!(error.to_string(), "/divisor: must not be zero");
         assert_eq!(error.violations()[0].field, "/divisor");
         assert_eq!(error.fault().code, FaultCode::InvalidParams);
+    }
+
+    #[test]
+    fn an_error_says_whether_to_try_again() {
+        let check = |error: HandlerError, is_retryable, is_rejected| {
+            assert_eq!((error.is_retryable(), error.is_rejected()), (is_retryable, is_rejected));
+        };
+        let wrong = || HandlerError::invalid_field("/n", "is odd");
+        check(HandlerError::new("away"), true, false);
+        check(HandlerError::new("away").permanent(), false, false);
+        check(HandlerError::new("away").permanent().retryable(), true, false);
+        check(wrong(), false, false);
+        check(wrong().retryable(), false, false);
+        check(HandlerError::rejected("no"), false, true);
+        check(HandlerError::rejected("no").retryable(), false, true);
+        check(HandlerError::rejected("no").permanent(), false, true);
+        assert_eq!(HandlerError::rejected("no").to_string(), "no");
     }
 
     #[test]

@@ -10,7 +10,9 @@ use tracing::Instrument;
 
 use crate::hooks::Hooks;
 use crate::schema::Compiled;
-use crate::{Agent, BoxFuture, Capability, Context, HandlerError, PeerGuard, PeerGuardError};
+use crate::{
+    Agent, BoxFuture, Capability, Context, HandlerError, PeerGuard, PeerGuardError, RETRIES_MAX,
+};
 
 /// One agent, ready to be asked.
 pub struct Host {
@@ -39,6 +41,11 @@ pub struct Descriptor {
     pub output_schema: Option<Value>,
     /// Whether it answers with a message instead of a task.
     pub ephemeral: bool,
+    /// Whether a handler that was broken off is run again after a restart. The card does not show
+    /// it, nor the next.
+    pub resume: bool,
+    /// How often a failed attempt is made again.
+    pub retries: u32,
     /// Whether it takes the messages that name no capability.
     pub default: bool,
     /// Who may call it at most, whatever policy says; `None` leaves it to policy. The card does
@@ -87,6 +94,25 @@ pub enum HostError {
         first: CapabilityName,
         /// The second.
         second: CapabilityName,
+    },
+    /// What only tasks have, and no task.
+    #[error(
+        "capability `{name}`: `{what}` is for tasks, and an ephemeral capability makes none; take \
+         one of the two away"
+    )]
+    Ephemeral {
+        /// The capability.
+        name: CapabilityName,
+        /// `resume` or `retries`.
+        what: &'static str,
+    },
+    /// More attempts than we make.
+    #[error("capability `{name}`: {retries} retries are too many; at most {RETRIES_MAX} are made")]
+    Retries {
+        /// The capability.
+        name: CapabilityName,
+        /// How many it wants.
+        retries: u32,
     },
     /// A schema that is none, or that we do not take.
     #[error("capability `{name}`: {which} schema: {problem}")]
@@ -174,6 +200,8 @@ impl Host {
             description,
             tags,
             ephemeral,
+            resume,
+            retries,
             default,
             requires_peer,
             input,
@@ -185,6 +213,13 @@ impl Host {
             .map_err(|problem| HostError::Name { name: name.into_owned(), problem })?;
         if self.by_name.insert(name.clone(), index).is_some() {
             return Err(HostError::Duplicate { name });
+        }
+        let of_a_task = [(resume, "resume"), (retries > 0, "retries")];
+        if ephemeral && let Some((_, what)) = of_a_task.into_iter().find(|(said, _)| *said) {
+            return Err(HostError::Ephemeral { name, what });
+        }
+        if retries > RETRIES_MAX {
+            return Err(HostError::Retries { name, retries });
         }
         if default && let Some(first) = self.fallback.replace(index) {
             let first = self.descriptor(first).name.clone();
@@ -214,6 +249,8 @@ impl Host {
             input_schema,
             output_schema,
             ephemeral,
+            resume,
+            retries,
             default,
             requires_peer,
             tags: tags.into_iter().map(str::to_owned).collect(),
@@ -396,6 +433,20 @@ pub(crate) mod tests {
         check(List, "capability `a`: input schema: `type` must be `object`, parameters always are");
         agent!(Text, Capability::new("a", "{", echo));
         check(Text, "capability `a`: input schema: EOF while parsing an object at line 1 column 1");
+        agent!(Resumes, Capability::new("a", json!({}), echo).ephemeral().resume());
+        check(
+            Resumes,
+            "capability `a`: `resume` is for tasks, and an ephemeral capability makes none; take \
+             one of the two away",
+        );
+        agent!(Retries, Capability::new("a", json!({}), echo).ephemeral().retries(1));
+        check(
+            Retries,
+            "capability `a`: `retries` is for tasks, and an ephemeral capability makes none; take \
+             one of the two away",
+        );
+        agent!(Often, Capability::new("a", json!({}), echo).retries(21));
+        check(Often, "capability `a`: 21 retries are too many; at most 20 are made");
         let guarded = |patterns: &'static [&str]| {
             Capability::new("a", json!({}), echo::<Empty>).requires_peer(patterns.iter().copied())
         };

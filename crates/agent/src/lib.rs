@@ -21,7 +21,7 @@ mod progress;
 mod resolve;
 mod schema;
 
-pub use agent::{Agent, Capability, Handler, IntoSchema, Reply, decode, encode};
+pub use agent::{Agent, Capability, Handler, IntoSchema, RETRIES_MAX, Reply, decode, encode};
 pub use call::{BoxFuture, CallBuilder, Callee, Outbound, OutboundCall};
 pub use call_error::{AgentCallError, CallError, Refusal};
 pub use config::{
@@ -35,7 +35,7 @@ pub use host::{CapabilityIndex, Descriptor, Host, HostError};
 pub use join::{JoinCalls, join_calls};
 pub use progress::{
     AnswerSchema, ArtifactWriter, Ask, AskError, Outlet, Output, OutputError, PIECE_BYTES_MAX,
-    Progress, Question,
+    Progress, Question, QuestionKind,
 };
 pub use schema::{input_schema_of, output_schema_of};
 

@@ -1,16 +1,18 @@
-//! What a handler says before its end: how far it is, results as they come, and questions.
+//! What a handler says before its end: how far it is, results as they come, from where it could go
+//! on, and questions.
 //!
 //! All of it belongs to the handler's task and leaves in the order in which it was said. None of it
 //! can be seen before the task itself is kept.
 
 mod artifact;
 mod ask;
+mod checkpoint;
 #[cfg(test)]
 mod tests;
 
 use std::future::IntoFuture;
 
-use convoke_model::{Artifact, IdError, Message};
+use convoke_model::{Artifact, IdError, Json, Message, limits};
 
 use crate::{BoxFuture, Context, HandlerError};
 
@@ -34,6 +36,14 @@ pub trait Outlet: Send + Sync + 'static {
 
     /// Takes `output` without waiting: the last words of a writer that is dropped.
     fn leave(&self, output: Output);
+
+    /// Takes `value` as that from which the handler can go on, and waits until it is committed: as
+    /// durable as a task is when its caller is told of it.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputError::Ended`] and [`OutputError::Refused`].
+    fn checkpoint(&self, value: Json) -> BoxFuture<'_, Result<(), OutputError>>;
 
     /// Asks the caller and waits for the answer, which has passed the question's schema. Dropping
     /// the future withdraws the question.
@@ -68,10 +78,22 @@ pub enum Output {
 /// What a handler asks its caller.
 #[derive(Debug)]
 pub struct Question {
+    /// What the task waits for.
+    pub kind: QuestionKind,
     /// In words.
     pub text: String,
     /// What an answer has to be; `None` takes any message.
     pub schema: Option<AnswerSchema>,
+}
+
+/// What a task waits for once its handler has asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum QuestionKind {
+    /// An answer: `TASK_STATE_INPUT_REQUIRED`.
+    #[default]
+    Input,
+    /// That the caller signs in somewhere, and says so: `TASK_STATE_AUTH_REQUIRED`.
+    Authorization,
 }
 
 /// Why something that a handler said was not taken.
@@ -80,6 +102,9 @@ pub enum OutputError {
     /// Ephemeral calls have no task that could hold an artifact.
     #[error("an ephemeral capability gives no artifacts; take `ephemeral` away from it")]
     Ephemeral,
+    /// Ephemeral calls have no task that could go on.
+    #[error("an ephemeral capability has no checkpoints; take `ephemeral` away from it")]
+    NoCheckpoint,
     /// The task has ended, for example because its owner cancelled it.
     #[error("the task has ended")]
     Ended,
@@ -89,11 +114,21 @@ pub enum OutputError {
         /// How many it has.
         bytes: usize,
     },
+    /// More than a checkpoint may have.
+    #[error(
+        "a checkpoint may have {} bytes, and this has {bytes}; keep the rest in an artifact, or \
+         elsewhere",
+        limits::CHECKPOINT_BYTES_MAX
+    )]
+    CheckpointTooLarge {
+        /// How many it has.
+        bytes: usize,
+    },
     /// A name that no artifact can have.
     #[error("the artifact's name {0}")]
     Name(#[from] IdError),
     /// A value that JSON cannot hold.
-    #[error("the piece is no JSON: {0}")]
+    #[error("it is no JSON: {0}")]
     Json(String),
     /// The task could not keep it; neither can it keep what would follow.
     #[error("the task could not keep it: {0}")]
@@ -165,6 +200,10 @@ impl Context {
     ///
     /// A question has no end of its own; `tokio::time::timeout` around it withdraws it.
     ///
+    /// A handler that is run again asks again what it had asked, and is told at once what was
+    /// answered then, so nobody is asked twice; a question is known by its words and its schema. What
+    /// was answered before the last [`checkpoint`](Self::checkpoint) is not told again.
+    ///
     /// ```
     /// # async fn handler(ctx: convoke_agent::Context) -> Result<(), convoke_agent::HandlerError> {
     /// let colour: String = ctx.ask("which colour?").into().await?;
@@ -173,7 +212,25 @@ impl Context {
     /// ```
     #[must_use = "a question is put when it is awaited"]
     pub fn ask(&self, question: impl Into<String>) -> Ask<'_> {
-        Ask::new(self, question.into())
+        Ask::new(self, QuestionKind::Input, question.into())
+    }
+
+    /// Asks the caller to sign in somewhere, as `instruction` says: the task waits in
+    /// `TASK_STATE_AUTH_REQUIRED` until the caller sends a message that names it. In all else it is
+    /// as [`ask`](Self::ask).
+    ///
+    /// That message is the word of the caller, and no credential; nothing is authorized by it.
+    /// Whether the caller has signed in is for the handler to find out where it sent it to.
+    ///
+    /// ```
+    /// # async fn handler(ctx: convoke_agent::Context) -> Result<(), convoke_agent::HandlerError> {
+    /// ctx.authorization("let us read your calendar at https://calendar.example.org/grant").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "a question is put when it is awaited"]
+    pub fn authorization(&self, instruction: impl Into<String>) -> Ask<'_> {
+        Ask::new(self, QuestionKind::Authorization, instruction.into())
     }
 }
 

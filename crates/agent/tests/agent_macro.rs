@@ -86,7 +86,7 @@ impl Calculator {
     }
 
     /// How many places there are
-    #[capability]
+    #[capability(resume, retries = 3)]
     async fn places(&self, _context: &Context) -> u8 {
         self.helper()
     }
@@ -122,6 +122,8 @@ fn context() -> Context {
         deadline: None,
         trace: TraceContext::root(1, 1, false),
         cancelled: Default::default(),
+        attempt: 1,
+        checkpoint: None,
         config: Arc::new(AgentConfig {
             spiffe_id: SpiffeId::parse("spiffe://example.org/calculator").unwrap(),
             metadata: Metadata { name: "Calculator".into(), ..Metadata::default() },
@@ -167,6 +169,8 @@ fn the_card_says_what_the_methods_say() {
     assert_eq!(root.input_schema, json!({"type": "object"}));
     assert_eq!(root.output_schema, Some(json!({"type": "integer"})));
 
+    assert!(places.resume && !root.resume && !divide.resume);
+    assert_eq!([divide.retries, root.retries, places.retries], [0, 0, 3]);
     assert_eq!(places.input_schema["type"], "object");
     assert_eq!(places.output_schema.as_ref().unwrap()["type"], "integer");
 }

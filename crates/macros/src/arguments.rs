@@ -2,11 +2,15 @@
 
 use syn::parse::{ParseStream, Parser};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Error, Expr, LitStr, Path, Result, Token, bracketed, meta};
+use syn::{Attribute, Error, Expr, LitInt, LitStr, Path, Result, Token, bracketed, meta};
 
 /// Longest name of a capability, in bytes; the same as in the model's limits, which a macro that
 /// everybody builds should not wait for. A name that slips through is refused at start.
 const NAME_BYTES_MAX: usize = 128;
+
+/// Most retries of a capability; the same as `RETRIES_MAX` of the crate that we write code for, for
+/// the same reason.
+const RETRIES_MAX: u32 = 20;
 
 /// `#[agent(…)]`.
 pub(crate) struct AgentArguments {
@@ -20,6 +24,8 @@ pub(crate) struct CapabilityArguments {
     pub(crate) name: Option<LitStr>,
     pub(crate) description: Option<LitStr>,
     pub(crate) ephemeral: bool,
+    pub(crate) resume: bool,
+    pub(crate) retries: Option<LitInt>,
     /// Where it says so, if it does.
     pub(crate) default: Option<Path>,
     /// Patterns of who may call; never empty.
@@ -60,6 +66,10 @@ impl CapabilityArguments {
                 arguments.description = Some(argument.value()?.parse()?);
             } else if path.is_ident("ephemeral") {
                 arguments.ephemeral = true;
+            } else if path.is_ident("resume") {
+                arguments.resume = true;
+            } else if path.is_ident("retries") {
+                arguments.retries = Some(retries(argument.value()?)?);
             } else if path.is_ident("default") {
                 arguments.default = Some(path.clone());
             } else if path.is_ident("requires_peer") {
@@ -79,13 +89,32 @@ impl CapabilityArguments {
                 arguments.output_schema = Some(argument.value()?.parse()?);
             } else {
                 return Err(argument.error(
-                    "unknown argument; `capability` takes name, description, ephemeral, default, \
-                     requires_peer, tags, input_schema and output_schema",
+                    "unknown argument; `capability` takes name, description, ephemeral, resume, \
+                     retries, default, requires_peer, tags, input_schema and output_schema",
                 ));
             }
             Ok(())
         })?;
+        if arguments.ephemeral && (arguments.resume || arguments.retries.is_some()) {
+            return Err(Error::new_spanned(
+                attribute,
+                "`resume` and `retries` are for tasks, and an ephemeral capability makes none; \
+                 take `ephemeral` away, or them",
+            ));
+        }
         Ok(arguments)
+    }
+}
+
+/// `3`.
+fn retries(value: ParseStream<'_>) -> Result<LitInt> {
+    let number: LitInt = value.parse()?;
+    match number.base10_parse::<u32>() {
+        Ok(0..=RETRIES_MAX) => Ok(number),
+        _ => Err(Error::new(
+            number.span(),
+            format!("a failed attempt is made again at most {RETRIES_MAX} times"),
+        )),
     }
 }
 

@@ -134,6 +134,8 @@ fn capability(method: &Method, private: &Path, this: &Type) -> TokenStream {
     let tags = &arguments.tags;
     let guard = arguments.requires_peer.as_ref().map(|peers| quote!(.requires_peer([#(#peers),*])));
     let ephemeral = arguments.ephemeral.then(|| quote!(.ephemeral()));
+    let resume = arguments.resume.then(|| quote!(.resume()));
+    let retries = arguments.retries.as_ref().map(|retries| quote!(.retries(#retries)));
     let default = arguments.default.is_some().then(|| quote!(.default()));
     let (names, types): (Vec<_>, Vec<_>) =
         parameters.iter().map(|parameter| (&parameter.ident, &parameter.ty)).unzip();
@@ -163,6 +165,8 @@ fn capability(method: &Method, private: &Path, this: &Type) -> TokenStream {
             .output(#output)
             .tags([#(#tags),*])
             #ephemeral
+            #resume
+            #retries
             #default
             #guard
         });
@@ -280,8 +284,10 @@ mod tests {
 
     #[test]
     fn arguments_are_checked() {
-        let unknown = "unknown argument; `capability` takes name, description, ephemeral, default, \
-                       requires_peer, tags, input_schema and output_schema";
+        let unknown = "unknown argument; `capability` takes name, description, ephemeral, resume, \
+                       retries, default, requires_peer, tags, input_schema and output_schema";
+        let of_tasks = "`resume` and `retries` are for tasks, and an ephemeral capability makes \
+                        none; take `ephemeral` away, or them";
         let name = "a capability's name begins with a letter and has at most 128 letters, digits, \
                     `_`, `-` and `.`";
         check(
@@ -294,12 +300,24 @@ mod tests {
                 #[capability] async fn _h(&self, _: &Context) {}
                 /// Doc
                 #[capability(requires_peer = [])] async fn i(&self, _: &Context) {}
+                /// Doc
+                #[capability(ephemeral, resume)] async fn j(&self, _: &Context) {}
+                /// Doc
+                #[capability(retries = 1, ephemeral)] async fn k(&self, _: &Context) {}
+                /// Doc
+                #[capability(retries = 21)] async fn l(&self, _: &Context) {}
+                /// Doc
+                #[capability(retries = "1")] async fn m(&self, _: &Context) {}
             } },
             &[
                 unknown,
                 name,
                 name,
                 "nobody could call it; leave `requires_peer` out, or say who may",
+                of_tasks,
+                of_tasks,
+                "a failed attempt is made again at most 20 times",
+                "expected integer literal",
             ],
         );
         let error = agent(quote!(name = "x"), quote!(impl A {})).unwrap_err();

@@ -40,6 +40,10 @@ use proc_macro::TokenStream;
 /// - `description = "…"`: by default the first paragraph of the method's doc comment;
 /// - `ephemeral`: answers with a message instead of a task, for functions that are quick and change
 ///   nothing;
+/// - `resume`: its handler can go on; where the agent ends while it works on a task, it is run again
+///   from its beginning when the agent is back, and finds its last checkpoint;
+/// - `retries = 3`: how often a failed attempt at a task is made again, at most 20 times; both are for
+///   capabilities that are not `ephemeral`;
 /// - `default`: takes the messages that name no capability;
 /// - `requires_peer = "spiffe://…"`, or a list of such patterns: of those whom policy lets in, only
 ///   callers whose SPIFFE ID matches one of them; `*` stands for anything within a segment of the

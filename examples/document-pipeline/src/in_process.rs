@@ -126,6 +126,8 @@ fn context(path: &str, name: &str, outbound: Arc<dyn Outbound>) -> Context {
         deadline: None,
         trace: TraceContext::root(1, 1, false),
         cancelled: CancellationToken::new(),
+        attempt: 1,
+        checkpoint: None,
         config: Arc::new(AgentConfig {
             spiffe_id: id(path),
             metadata: Metadata { name: name.into(), ..Metadata::default() },

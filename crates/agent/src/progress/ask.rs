@@ -6,7 +6,7 @@ use convoke_model::{Content, Fault, Json, Message, Part, limits};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use super::{AskError, OutputError, Question, bounded};
+use super::{AskError, OutputError, Question, QuestionKind, bounded};
 use crate::schema::Compiled;
 use crate::{BoxFuture, Context, IntoSchema, input_schema_of};
 
@@ -16,13 +16,14 @@ use crate::{BoxFuture, Context, IntoSchema, input_schema_of};
 #[must_use = "a question is put when it is awaited"]
 pub struct Ask<'a> {
     context: &'a Context,
+    kind: QuestionKind,
     text: String,
     schema: Option<Result<serde_json::Value, String>>,
 }
 
 impl<'a> Ask<'a> {
-    pub(super) fn new(context: &'a Context, text: String) -> Self {
-        Self { context, text, schema: None }
+    pub(super) fn new(context: &'a Context, kind: QuestionKind, text: String) -> Self {
+        Self { context, kind, text, schema: None }
     }
 
     /// Takes only answers that pass `schema`. The caller reads the schema with the question.
@@ -75,14 +76,14 @@ impl<'a> IntoFuture for Ask<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { context, text, schema } = self;
+            let Self { context, kind, text, schema } = self;
             let outlet = context.outlet().ok_or(AskError::Ephemeral)?;
             bounded(text.len())?;
             let schema = match schema {
                 Some(schema) => Some(AnswerSchema::new(schema.map_err(AskError::Schema)?)?),
                 None => None,
             };
-            outlet.ask(Question { text, schema }).await
+            outlet.ask(Question { kind, text, schema }).await
         })
     }
 }

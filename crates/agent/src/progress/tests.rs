@@ -13,6 +13,7 @@ use crate::host::tests::Nowhere;
 struct Notes {
     said: Mutex<Vec<Output>>,
     asked: Mutex<Vec<Question>>,
+    kept: Mutex<Vec<Json>>,
     answer: Option<Message>,
 }
 
@@ -24,6 +25,11 @@ impl Outlet for Notes {
 
     fn leave(&self, output: Output) {
         self.said.lock().unwrap().push(output);
+    }
+
+    fn checkpoint(&self, value: Json) -> BoxFuture<'_, Result<(), OutputError>> {
+        self.kept.lock().unwrap().push(value);
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn ask(&self, question: Question) -> BoxFuture<'_, Result<Message, AskError>> {
@@ -131,6 +137,8 @@ async fn an_ephemeral_call_is_seen_by_nobody_before_its_end() {
     assert_eq!(context.artifact("a").text("1").await, Err(OutputError::Ephemeral));
     assert_eq!(context.artifact("a").data(1).await, Err(OutputError::Ephemeral));
     assert_eq!(context.ask("what?").await, Err(AskError::Ephemeral));
+    assert_eq!(context.authorization("sign in").await, Err(AskError::Ephemeral));
+    assert_eq!(context.checkpoint(&1).await, Err(OutputError::NoCheckpoint));
 }
 
 #[tokio::test]
@@ -159,6 +167,43 @@ async fn an_answer_is_read_as_what_the_handler_wants() {
     assert!(matches!(wrong, Err(AskError::Schema(_))), "{wrong:?}");
     let wrong = context(&data).ask("which?").schema("{").await;
     assert!(matches!(wrong, Err(AskError::Schema(_))), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn signing_in_is_a_question_of_its_own_kind() {
+    let answer = Some(message(Content::Text("done".into())));
+    let notes = Arc::new(Notes { answer, ..Notes::default() });
+    context(&notes).authorization("sign in").await.unwrap();
+    context(&notes).ask("which?").await.unwrap();
+    let kinds: Vec<_> = notes.asked.lock().unwrap().iter().map(|it| it.kind).collect();
+    assert_eq!(kinds, [QuestionKind::Authorization, QuestionKind::Input]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_bounded_and_comes_back() {
+    let notes = Arc::new(Notes::default());
+    let now = context(&notes);
+    assert_eq!((now.attempt(), now.last_checkpoint::<u32>().unwrap()), (1, None));
+    now.checkpoint("half").await.unwrap();
+    now.checkpoint(&(1, "half")).await.unwrap();
+    let largest = "x".repeat(limits::CHECKPOINT_BYTES_MAX - 2);
+    now.checkpoint(&largest).await.unwrap();
+    let bytes = limits::CHECKPOINT_BYTES_MAX + 1;
+    let refused = now.checkpoint(&format!("{largest}x")).await;
+    assert_eq!(refused, Err(OutputError::CheckpointTooLarge { bytes }));
+    let keys = std::collections::HashMap::from([(vec![1], 1)]);
+    assert!(matches!(now.checkpoint(&keys).await, Err(OutputError::Json(_))));
+    assert_eq!(now.last_checkpoint::<u32>().unwrap(), None, "it is for the next attempt");
+
+    let kept: Vec<_> = notes.kept.lock().unwrap().clone();
+    assert_eq!(kept.len(), 3);
+    let checkpoint = Some(kept[1].clone());
+    let parts = ContextParts { attempt: 2, checkpoint, ..parts(Arc::new(Nowhere)) };
+    let later = Context::new(parts);
+    assert_eq!(later.attempt(), 2);
+    assert_eq!(later.last_checkpoint().unwrap(), Some((1, "half".to_owned())));
+    let unreadable = later.last_checkpoint::<bool>().unwrap_err();
+    assert!(!unreadable.is_retryable());
 }
 
 #[test]

@@ -61,6 +61,9 @@ pub struct TestContext {
     is_task: bool,
     deadline: Option<Duration>,
     cancelled: CancellationToken,
+    attempt: u32,
+    checkpoint: Option<Result<Json, String>>,
+    checkpoints: Arc<Mutex<Vec<Json>>>,
     answers: BTreeMap<String, Prepared>,
     replies: Arc<Mutex<VecDeque<Result<Json, String>>>>,
     calls: CallLog,
@@ -89,6 +92,9 @@ pub fn context() -> TestContext {
         is_task: false,
         deadline: None,
         cancelled: CancellationToken::new(),
+        attempt: 1,
+        checkpoint: None,
+        checkpoints: Arc::default(),
         answers: BTreeMap::new(),
         replies: Arc::default(),
         calls: CallLog::default(),
@@ -160,6 +166,18 @@ impl TestContext {
         self
     }
 
+    /// The handler is run again, for this attempt at its task; the first is 1.
+    pub fn attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    /// What the last checkpoint of an earlier attempt says.
+    pub fn checkpoint(mut self, value: impl Serialize) -> Self {
+        self.checkpoint = Some(Json::of(&value).map_err(|error| error.to_string()));
+        self
+    }
+
     /// The answer is of no more use after this long.
     pub fn deadline(mut self, after: Duration) -> Self {
         self.deadline = Some(after);
@@ -173,9 +191,17 @@ impl TestContext {
     }
 
     /// The context. What is recorded of several is recorded together.
+    ///
+    /// # Panics
+    ///
+    /// If the checkpoint of an earlier attempt is no JSON.
     #[must_use]
     pub fn build(&self) -> Context {
-        let outlet = Recorded { outputs: Arc::clone(&self.outputs), replies: self.replies.clone() };
+        let outlet = Recorded {
+            outputs: Arc::clone(&self.outputs),
+            checkpoints: Arc::clone(&self.checkpoints),
+            replies: Arc::clone(&self.replies),
+        };
         Context::new(ContextParts {
             caller: self.caller.clone(),
             request_id: parsed(RequestId::parse("test-request")),
@@ -186,6 +212,11 @@ impl TestContext {
                 .and_then(|after| tokio::time::Instant::now().into_std().checked_add(after)),
             trace: TraceContext::root(1, 1, false),
             cancelled: self.cancelled.clone(),
+            attempt: self.attempt,
+            checkpoint: self.checkpoint.clone().map(|value| match value {
+                Ok(value) => value,
+                Err(cause) => panic!("the test's checkpoint is no JSON: {cause}"),
+            }),
             config: Arc::new(self.config.clone()),
             span: tracing::Span::none(),
             outbound: Arc::new(Answers {
@@ -211,6 +242,12 @@ impl TestContext {
             Output::Artifact { .. } => None,
         };
         lock(&self.outputs).iter().filter_map(told).collect()
+    }
+
+    /// The checkpoints that handlers left, the last one last.
+    #[must_use]
+    pub fn checkpoints(&self) -> Vec<Json> {
+        lock(&self.checkpoints).clone()
     }
 
     /// Everything that handlers said before their ends.
@@ -257,6 +294,7 @@ impl Outbound for Answers {
 /// Keeps what a handler says, and answers its questions.
 struct Recorded {
     outputs: Arc<Mutex<Vec<Output>>>,
+    checkpoints: Arc<Mutex<Vec<Json>>>,
     replies: Arc<Mutex<VecDeque<Result<Json, String>>>>,
 }
 
@@ -268,6 +306,11 @@ impl Outlet for Recorded {
 
     fn leave(&self, output: Output) {
         lock(&self.outputs).push(output);
+    }
+
+    fn checkpoint(&self, value: Json) -> BoxFuture<'_, Result<(), OutputError>> {
+        lock(&self.checkpoints).push(value);
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn ask(&self, question: Question) -> BoxFuture<'_, Result<Message, AskError>> {
