@@ -22,6 +22,14 @@ use shelf::Shelf;
 /// it. It is the part that a caller has of everything else.
 const OWNERS_PART: usize = 4;
 
+/// How much is kept at most of a task's events one by one, in bytes of their stored form. Whoever was
+/// cut off and comes back soon has missed less than that.
+const LOG_BYTES_MAX: usize = 256 * 1024;
+
+/// The part of an owner's room that the events of one task may take. Where there is little room, it
+/// is for tasks.
+const LOGS_PART: usize = 256;
+
 /// How much a [`MemoryJournal`] may keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLimits {
@@ -69,7 +77,7 @@ impl MemoryJournal {
         let send = new.send.clone();
         let now = now();
         new.send = new.send.filter(|send| send.until >= now);
-        let entry = Entry::fold(scope, new)?;
+        let entry = Entry::fold(scope, new, self.limits)?;
         let check =
             |shelf: &Shelf| shelf.check_create(scope, &entry, send.as_ref(), now, self.limits);
         let audit = self.audit_first(audit, |shelf| check(shelf).map(drop)).await?;
@@ -98,7 +106,7 @@ impl MemoryJournal {
         step: Step,
         audit: Option<AuditRecord>,
     ) -> Result<u64, JournalError> {
-        let more = More::of(&step);
+        let more = More::of(&step, self.limits);
         let check = |shelf: &Shelf| shelf.check_append(scope, id, &step, &more, self.limits);
         let audit = self.audit_first(audit, check).await?;
 
@@ -107,7 +115,7 @@ impl MemoryJournal {
         if let Some(record) = audit {
             self.sink.submit(record)?;
         }
-        let last_seq = shelf.append(scope, id, step, more)?;
+        let last_seq = shelf.append(scope, id, step, more, self.limits)?;
         let forgotten = shelf.forget(scope, self.limits);
         drop(shelf);
         drop(forgotten);
@@ -259,6 +267,11 @@ impl MemoryLimits {
             tasks_max: self.tasks_max.div_ceil(OWNERS_PART),
             bytes_max: self.bytes_max.div_ceil(OWNERS_PART),
         }
+    }
+
+    /// How much of a task's events is kept one by one, in bytes; the task itself is kept whole.
+    fn of_log(self) -> usize {
+        LOG_BYTES_MAX.min(self.of_owner().bytes_max / LOGS_PART)
     }
 }
 

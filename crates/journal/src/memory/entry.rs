@@ -7,6 +7,7 @@ use convoke_model::{
     CapabilityName, EventError, MessageId, Task, TaskEvent, TaskId, TaskRecord, Terms, Work,
 };
 
+use super::MemoryLimits;
 use super::shelf::{Held, Listed, Owner, Sent};
 use crate::page::Position;
 use crate::size::{event_bytes, put, task_bytes, text_bytes};
@@ -18,10 +19,6 @@ use crate::{
 /// The right to work on any of these tasks. It never changes hands: the tasks live no longer than
 /// the process that works on them.
 pub(super) const FENCE: Fence = Fence(1);
-
-/// How much is kept of a task's events one by one, in bytes of their stored form; the task itself is
-/// kept whole. Whoever was cut off and comes back soon misses less than that.
-pub(super) const LOG_BYTES_MAX: usize = 256 * 1024;
 
 /// What a task takes beside itself and its names: its places in the map, the queue, the list and
 /// among the names of messages, with as much again for what these hold in reserve.
@@ -76,7 +73,11 @@ pub(super) struct More {
 }
 
 impl Entry {
-    pub(super) fn fold(scope: &Scope, new: NewTask) -> Result<Self, JournalError> {
+    pub(super) fn fold(
+        scope: &Scope,
+        new: NewTask,
+        limits: MemoryLimits,
+    ) -> Result<Self, JournalError> {
         // Its owner counts for every task, because the first of an owner brings it.
         let names = [
             scope.agent.as_str(),
@@ -115,12 +116,17 @@ impl Entry {
             log_bytes: 0,
             place_bytes,
         };
-        entry.keep(log);
+        entry.keep(log, limits);
         Ok(entry)
     }
 
     /// Adds a step, which was checked.
-    pub(super) fn add(&mut self, step: Step, more: More) -> Result<(), EventError> {
+    pub(super) fn add(
+        &mut self,
+        step: Step,
+        more: More,
+        limits: MemoryLimits,
+    ) -> Result<(), EventError> {
         step.records.into_iter().for_each(|record| self.work.apply(record));
         if step.events.is_empty() {
             return Ok(());
@@ -138,17 +144,17 @@ impl Entry {
             self.task_bytes = (self.task_bytes + change.taken).saturating_sub(change.freed);
             self.last_seq += 1;
         }
-        self.keep(more.log);
+        self.keep(more.log, limits);
         Ok(())
     }
 
     /// Adds to the log and lets go of what is too long ago for it.
-    fn keep(&mut self, more: Vec<Kept>) {
+    fn keep(&mut self, more: Vec<Kept>, limits: MemoryLimits) {
         for kept in more {
             self.log_bytes += kept.bytes();
             self.log.push_back(kept);
         }
-        while self.log_bytes > LOG_BYTES_MAX
+        while self.log_bytes > limits.of_log()
             && let Some(oldest) = self.log.pop_front()
         {
             self.log_bytes -= oldest.bytes();
@@ -223,7 +229,7 @@ impl Entry {
 }
 
 impl More {
-    pub(super) fn of(step: &Step) -> Self {
+    pub(super) fn of(step: &Step, limits: MemoryLimits) -> Self {
         let log = log_of(&step.events);
         let log_bytes = log.iter().map(Kept::bytes).sum::<usize>();
         let checkpoint = |record: &TaskRecord| match record {
@@ -231,7 +237,7 @@ impl More {
             TaskRecord::Started { .. } | TaskRecord::Retry { .. } => 0,
         };
         let bytes = COPIES_AT_WORK * step.events.iter().map(event_bytes).sum::<usize>()
-            + log_bytes.min(LOG_BYTES_MAX)
+            + log_bytes.min(limits.of_log())
             + step.records.iter().map(checkpoint).sum::<usize>();
         Self { log, bytes, ends: step.events.last().is_some_and(ends) }
     }

@@ -172,12 +172,13 @@ impl Shelf {
         id: &TaskId,
         step: Step,
         more: More,
+        limits: MemoryLimits,
     ) -> Result<u64, JournalError> {
         let missing = || JournalError::NotFound { id: id.clone() };
         let owner = self.owners.get_mut(scope).ok_or_else(missing)?;
         let entry = owner.tasks.get_mut(id).ok_or_else(missing)?;
         let (before, was_at, was) = (entry.held(), entry.position(), entry.task.status.state);
-        entry.add(step, more)?;
+        entry.add(step, more, limits)?;
         let (after, is_at, is) = (entry.held(), entry.position(), entry.task.status.state);
         if (was_at, was) != (is_at, is) {
             owner.listed.remove(&was_at);

@@ -1,9 +1,9 @@
-use convoke_model::TaskState;
+use convoke_model::{TaskEvent, TaskState};
 
 use super::shelf::Held;
 use super::*;
 use crate::MemorySink;
-use crate::contract::{artifact, audit, new_task, scope, status, task_id};
+use crate::contract::{artifact, audit, new_task, scope, status, step, task_id};
 use crate::size::task_bytes;
 
 /// A journal in which an owner may have so much, and all together four times that.
@@ -17,13 +17,24 @@ fn owner() -> Scope {
     scope("example.org", "a")
 }
 
-async fn create(journal: &MemoryJournal, id: &str) -> Result<u64, JournalError> {
+/// Adds `events` to a task whose newest event is `seq`.
+async fn append(
+    journal: &MemoryJournal,
+    owner: &Scope,
+    id: &str,
+    seq: u64,
+    events: Vec<TaskEvent>,
+) -> Result<u64, JournalError> {
+    journal.append(owner, &task_id(id), step(seq, FENCE, events), None).await
+}
+
+async fn create(journal: &MemoryJournal, id: &str) -> Result<Created, JournalError> {
     journal.create(&owner(), new_task(id, ""), Some(audit(id))).await
 }
 
 async fn end(journal: &MemoryJournal, id: &str) {
     let events = vec![status(TaskState::Completed)];
-    journal.append(&owner(), &task_id(id), 1, events, None).await.unwrap();
+    append(&journal, &owner(), id, 1, events).await.unwrap();
 }
 
 async fn known(journal: &MemoryJournal, ids: &[&str]) -> Vec<bool> {
@@ -104,18 +115,17 @@ async fn a_refused_commit_forgets_nothing() {
 #[tokio::test]
 async fn bytes_are_bounded_and_a_task_can_always_end() {
     let journal = journal(usize::MAX, 64 * 1024);
-    let id = task_id("a");
     create(&journal, "a").await.unwrap();
     let large = "x".repeat(64 * 1024);
     let chunk = || vec![artifact("r", &large, false)];
-    let full = journal.append(&owner(), &id, 1, chunk(), None).await.unwrap_err();
+    let full = append(&journal, &owner(), "a", 1, chunk()).await.unwrap_err();
     assert!(matches!(full, JournalError::OwnerFull { bytes_max: 65_536, .. }), "{full}");
     let full = journal.create(&owner(), new_task("b", &large), None).await.unwrap_err();
     assert!(matches!(full, JournalError::OwnerFull { .. }), "{full}");
 
     let mut last = chunk();
     last.push(status(TaskState::Completed));
-    assert_eq!(journal.append(&owner(), &id, 1, last, None).await.unwrap(), 3);
+    assert_eq!(append(&journal, &owner(), "a", 1, last).await.unwrap(), 3);
     // Its result alone is more than the journal may keep, so it is forgotten.
     assert_eq!(known(&journal, &["a"]).await, [false]);
     assert_sums(&journal);
@@ -148,9 +158,9 @@ async fn many_tasks_stay_within_the_bounds() {
         create(&journal, &id).await.unwrap();
         if n % 3 == 0 {
             let working = vec![status(TaskState::Working), artifact("r", &"y".repeat(500), false)];
-            let at = journal.append(&owner(), &task_id(&id), 1, working, None).await.unwrap();
+            let at = append(&journal, &owner(), &id, 1, working).await.unwrap();
             let ended = vec![status(TaskState::Failed)];
-            journal.append(&owner(), &task_id(&id), at, ended, None).await.unwrap();
+            append(&journal, &owner(), &id, at, ended).await.unwrap();
         } else {
             end(&journal, &id).await;
         }
@@ -179,14 +189,14 @@ async fn what_is_replaced_does_not_count() {
     for round in 0..1000 {
         let text = "x".repeat(round);
         let events = vec![says(text.clone()), artifact("a", &text, false), says(text)];
-        seq = journal.append(&owner(), &task_id("t"), seq, events, None).await.unwrap();
+        seq = append(&journal, &owner(), "t", seq, events).await.unwrap();
         assert_sums(&journal);
     }
     let events = vec![artifact("b", &"x".repeat(64 * 1024), false)];
-    let full = journal.append(&owner(), &task_id("t"), seq, events, None).await;
+    let full = append(&journal, &owner(), "t", seq, events).await;
     assert!(matches!(full, Err(JournalError::OwnerFull { .. })), "what stays does count");
     let events = vec![status(TaskState::Completed)];
-    journal.append(&owner(), &task_id("t"), seq, events, None).await.unwrap();
+    append(&journal, &owner(), "t", seq, events).await.unwrap();
     assert_sums(&journal);
 }
 
@@ -194,13 +204,17 @@ fn of(owner: &str) -> Scope {
     scope("example.org", owner)
 }
 
-async fn create_of(journal: &MemoryJournal, owner: &str, id: &str) -> Result<u64, JournalError> {
+async fn create_of(
+    journal: &MemoryJournal,
+    owner: &str,
+    id: &str,
+) -> Result<Created, JournalError> {
     journal.create(&of(owner), new_task(id, ""), None).await
 }
 
 async fn end_of(journal: &MemoryJournal, owner: &str, id: &str, result: &str) {
     let events = vec![artifact("r", result, false), status(TaskState::Completed)];
-    journal.append(&of(owner), &task_id(id), 1, events, None).await.unwrap();
+    append(&journal, &of(owner), id, 1, events).await.unwrap();
 }
 
 async fn has(journal: &MemoryJournal, owner: &str, id: &str) -> bool {
@@ -247,7 +261,7 @@ async fn who_fills_its_part_with_work_is_refused_and_nobody_else_is() {
             break;
         }
         let events = vec![artifact("r", &"x".repeat(20_000), false)];
-        refused = journal.append(&of("ann"), &task_id(&id), 1, events, None).await.err();
+        refused = append(&journal, &of("ann"), &id, 1, events).await.err();
         if refused.is_some() {
             break;
         }
@@ -256,7 +270,7 @@ async fn who_fills_its_part_with_work_is_refused_and_nobody_else_is() {
     assert!(has(&journal, "ben", "ended").await);
     create_of(&journal, "ben", "new").await.unwrap();
     let events = vec![artifact("r", &"x".repeat(20_000), false)];
-    journal.append(&of("ben"), &task_id("new"), 1, events, None).await.unwrap();
+    append(&journal, &of("ben"), "new", 1, events).await.unwrap();
     assert_sums(&journal);
 }
 
@@ -288,12 +302,12 @@ async fn a_task_that_is_read_while_it_grows_counts_for_what_it_is() {
     let journal = journal(2, 1024 * 1024);
     create(&journal, "t").await.unwrap();
     let first = vec![artifact("a", &"x".repeat(100_000), false)];
-    let mut seq = journal.append(&owner(), &task_id("t"), 1, first, None).await.unwrap();
+    let mut seq = append(&journal, &owner(), "t", 1, first).await.unwrap();
     for _ in 0..100 {
         // Whoever reads has the task as it was; it is copied, and the copy has nothing in reserve.
         let _reader = journal.read(&owner(), &task_id("t")).await.unwrap();
         let more = vec![artifact("a", "y", true)];
-        seq = journal.append(&owner(), &task_id("t"), seq, more, None).await.unwrap();
+        seq = append(&journal, &owner(), "t", seq, more).await.unwrap();
         assert_sums(&journal);
     }
 }
@@ -304,11 +318,11 @@ async fn the_copy_of_who_works_on_a_task_counts() {
     let journal = journal(10, 1024 * 1024);
     create(&journal, "t").await.unwrap();
     let events = vec![artifact("a", &"x".repeat(100_000), false)];
-    let at = journal.append(&owner(), &task_id("t"), 1, events, None).await.unwrap();
+    let at = append(&journal, &owner(), "t", 1, events).await.unwrap();
     let running = journal.lock().held.bytes;
     assert!((200_000..210_000).contains(&running), "{running}");
     let events = vec![status(TaskState::Completed)];
-    journal.append(&owner(), &task_id("t"), at, events, None).await.unwrap();
+    append(&journal, &owner(), "t", at, events).await.unwrap();
     let ended = journal.lock().held.bytes;
     assert!((100_000..105_000).contains(&ended), "{ended}");
 }

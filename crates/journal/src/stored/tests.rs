@@ -1,4 +1,4 @@
-use convoke_model::{ArtifactId, ContextId, MessageId, TaskId};
+use convoke_model::{ArtifactId, Checkpoint, ContextId, MessageId, TaskId};
 use proptest::prelude::*;
 
 use super::*;
