@@ -66,3 +66,96 @@ pub(crate) fn is_open(state: &State, wanted: TaskState, question: &Message) -> b
         task.status.state == wanted && asked.is_some_and(|asked| is_same_question(asked, question))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use convoke_model::{
+        CapabilityName, Content, ContextId, Json, MessageId, Part, TaskId, Terms, UnixMillis,
+    };
+
+    use super::*;
+    use crate::{Effects, Event, decide};
+
+    fn said(role: Role, text: &str) -> Message {
+        let parts = vec![Part::new(Content::Text(text.to_owned()))];
+        Message::new(MessageId::parse("said").unwrap(), role, parts)
+    }
+
+    /// What is written as `?question`, `!answer`, `#` for a checkpoint, and `~` for a question that
+    /// was taken back.
+    fn tell(state: &mut State, story: &str) {
+        for word in story.split_whitespace() {
+            let event = match word.split_at(1) {
+                ("?", text) => Event::HandlerAsked(said(Role::Agent, text)),
+                ("!", text) => Event::Message(said(Role::User, text)),
+                ("#", _) => Event::HandlerCheckpoint(Json::empty_object()),
+                _ => Event::HandlerResumed,
+            };
+            decide(state, event, UnixMillis(1), &mut Effects::new()).unwrap();
+        }
+    }
+
+    /// Tells `before` of one attempt, and lets the next one ask: what it is given at once for each
+    /// question, or `-` where the question is put. `between` is told after its begin.
+    fn check(before: &str, between: &str, questions: &str, expected: &str) {
+        let mut state = State::new(
+            TaskId::parse("task").unwrap(),
+            ContextId::parse("context").unwrap(),
+            CapabilityName::parse("work").unwrap(),
+            Terms::default(),
+        );
+        for event in [Event::Submit(said(Role::User, "a")), Event::HandlerStarted] {
+            decide(&mut state, event, UnixMillis(1), &mut Effects::new()).unwrap();
+        }
+        tell(&mut state, before);
+        let mut earlier = EarlierAnswers::of(&state);
+        tell(&mut state, between);
+        let mut given = Vec::new();
+        for question in questions.split_whitespace() {
+            match earlier.take(&state, &said(Role::Agent, question)) {
+                Some(answer) => given.push(format!("{:?}", answer.parts[0].content)),
+                None => {
+                    given.push("-".to_owned());
+                    tell(&mut state, &format!("?{question} !new"));
+                }
+            }
+        }
+        let expected: Vec<String> = expected
+            .split_whitespace()
+            .map(|word| match word {
+                "-" => "-".to_owned(),
+                text => format!("{:?}", Content::Text(text.to_owned())),
+            })
+            .collect();
+        assert_eq!(given, expected, "{before} / {between} / {questions}");
+    }
+
+    #[test]
+    fn what_was_answered_is_not_asked_again() {
+        check("", "", "a a", "- -");
+        check("?a !1", "", "a a", "1 -");
+        check("?a !1 ?b !2", "", "a b c", "1 2 -");
+        check("?a !1 ?a !2", "", "a a a", "1 2 -");
+        check("?a !1 ?b !2", "", "b a", "2 -");
+        // What nobody answered is put again, and what another question was answered is not its.
+        check("?a ~ ?b !2", "", "a b", "- 2");
+        check("?a ?b !2", "", "a b", "- 2");
+    }
+
+    #[test]
+    fn a_checkpoint_stands_for_the_answers_before_it() {
+        check("?a !1 #", "", "a", "-");
+        check("?a !1 # ?a !2", "", "a a", "2 -");
+        check("?a # !1", "", "a", "1");
+    }
+
+    #[test]
+    fn a_question_that_was_open_is_answered_once() {
+        // The answer comes before the handler is back at its question, or after it.
+        check("?a", "!1", "a a", "1 -");
+        check("?a", "", "a a", "- -");
+        check("?a !1 ?b", "!2", "a b b", "1 2 -");
+        check("?a !1 ?b", "", "a b b", "1 - -");
+        check("?b", "", "a b", "- -");
+    }
+}

@@ -14,6 +14,8 @@ mod timers;
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod simulation;
 
 pub use answers::EarlierAnswers;
 pub use decide::decide;
