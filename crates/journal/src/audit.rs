@@ -19,6 +19,15 @@ pub trait AuditSink: Send + Sync + 'static {
     /// [`AuditError`] if the record was not taken. What it speaks of must then not be done.
     fn submit(&self, record: AuditRecord) -> Result<(), AuditError>;
 
+    /// Hands over a record as the line that was made of it, without its end. A journal that kept the
+    /// line does so when it cannot know whether the sink has written the record; so a record may be
+    /// there twice, and is never missing.
+    ///
+    /// # Errors
+    ///
+    /// [`AuditError`] if the line was not taken.
+    fn resubmit(&self, line: String) -> Result<(), AuditError>;
+
     /// Hands over what happened to the node itself, as [`submit`](Self::submit) does a decision.
     ///
     /// # Errors

@@ -36,6 +36,8 @@ pub enum AuditEntry {
     Decision(AuditRecord),
     /// What happened to the node itself.
     Event(AuditEvent),
+    /// A line that was made before, without its end.
+    Line(String),
 }
 
 /// When a file is put aside and another begun.
@@ -71,6 +73,10 @@ impl Line for AuditEntry {
         match self {
             Self::Decision(record) => record.write_line(line),
             Self::Event(event) => event.write_line(line),
+            Self::Line(made) => {
+                line.extend_from_slice(made.as_bytes());
+                line.push(b'\n');
+            }
         }
     }
 }
@@ -312,6 +318,10 @@ impl<L: Line> JsonLines<L> {
 impl AuditSink for JsonLinesSink {
     fn submit(&self, record: AuditRecord) -> Result<(), AuditError> {
         self.push(AuditEntry::Decision(record))
+    }
+
+    fn resubmit(&self, line: String) -> Result<(), AuditError> {
+        self.push(AuditEntry::Line(line))
     }
 
     fn note(&self, event: AuditEvent) -> Result<(), AuditError> {

@@ -19,6 +19,7 @@ pub struct MemorySink {
 #[derive(Default)]
 struct Kept {
     records: Vec<AuditRecord>,
+    lines: Vec<String>,
     events: Vec<AuditEvent>,
     refused: u64,
 }
@@ -50,6 +51,12 @@ impl MemorySink {
         self.lock().records.clone()
     }
 
+    /// The lines that were handed over again, in their order.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.lock().lines.clone()
+    }
+
     /// The events that were noted, in their order.
     #[must_use]
     pub fn events(&self) -> Vec<AuditEvent> {
@@ -69,6 +76,11 @@ impl AuditSink for MemorySink {
             return Err(AuditError::Full { records_max: self.records_max });
         }
         kept.records.push(record);
+        Ok(())
+    }
+
+    fn resubmit(&self, line: String) -> Result<(), AuditError> {
+        self.lock().lines.push(line);
         Ok(())
     }
 
