@@ -4,7 +4,8 @@ use std::fmt;
 
 use convoke::open::OpenError;
 use convoke::serve::EndSignal;
-use convoke::{AgentCallError, CallError};
+use convoke::task::TaskError;
+use convoke::{AgentCallError, CallError, FaultCode, chain};
 use convoke_model::{TraceContext, system_error};
 
 /// Why the command ended, as the shell sees it.
@@ -30,6 +31,10 @@ pub(crate) enum Code {
     AgentFailed = 9,
     /// No identity could be had for the caller.
     NoIdentity = 10,
+    /// The task waits for an answer, or for its caller to sign in elsewhere.
+    TaskWaits = 11,
+    /// The task ended because somebody asked.
+    TaskCanceled = 12,
     /// SIGINT ended the command. The number that shells give to it.
     Interrupted = 130,
     /// SIGTERM ended the command. The number that shells give to it.
@@ -49,7 +54,7 @@ pub(crate) struct Row {
 }
 
 /// Every exit code, success first.
-pub(crate) const TABLE: [Row; 13] = [
+pub(crate) const TABLE: [Row; 15] = [
     row(0, "success", "success", ""),
     row(1, "failure", "failure", "something without a code of its own, such as a port in use"),
     row(
@@ -83,10 +88,23 @@ pub(crate) const TABLE: [Row; 13] = [
          then does not start",
     ),
     row(
+        11,
+        "task_waits",
+        "the task waits for its caller",
+        "it asks something, which `convoke task input` answers, or wants its caller to sign in",
+    ),
+    row(
+        12,
+        "task_canceled",
+        "the task was canceled",
+        "somebody ended it, such as `convoke task cancel`",
+    ),
+    row(
         130,
         "interrupted",
         "interrupted",
-        "Ctrl-C during the demo, or a second one while an agent or the issuer was ending",
+        "Ctrl-C during the demo or while a task was followed, which goes on, or a second one while \
+         an agent or the issuer was ending",
     ),
     row(143, "terminated", "terminated", "the same by SIGTERM"),
 ];
@@ -223,6 +241,38 @@ impl From<CallError> for Failure {
     }
 }
 
+impl From<TaskError> for Failure {
+    fn from(error: TaskError) -> Self {
+        let code = error.code();
+        let failure = match error {
+            TaskError::Call(error) => Self::from(error),
+            TaskError::Open(error) => Self::from(error),
+            // What the stream broke of says more than that it did.
+            TaskError::Unnamed { .. } | TaskError::Lost { .. } => {
+                Self::new(Code::Unreachable, chain(&error))
+            }
+            other => {
+                let code = match code {
+                    Some(FaultCode::PermissionDenied | FaultCode::Unauthenticated) => Code::Refused,
+                    Some(FaultCode::CapabilityNotFound) => Code::UnknownCapability,
+                    Some(FaultCode::InvalidParams) => Code::InvalidParams,
+                    _ => Code::AgentFailed,
+                };
+                Self::new(code, chain(&other))
+            }
+        };
+        match code {
+            Some(FaultCode::TaskNotFound) => failure.hint(
+                "a task is seen by whoever made it alone: check its id, the agent and --identity",
+            ),
+            Some(FaultCode::TaskNotCancelable) => {
+                failure.hint("it has ended; `convoke task get` shows how")
+            }
+            _ => failure,
+        }
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let (code, hint) = match &error {
@@ -263,6 +313,8 @@ mod tests {
             Code::TimedOut,
             Code::AgentFailed,
             Code::NoIdentity,
+            Code::TaskWaits,
+            Code::TaskCanceled,
             Code::Interrupted,
             Code::Terminated,
         ];

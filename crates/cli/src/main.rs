@@ -23,6 +23,7 @@ mod progress;
 mod question;
 mod serve;
 mod signals;
+mod task;
 mod validate;
 
 use std::process::ExitCode;
@@ -70,6 +71,10 @@ fn run(cli: Cli, quiet: bool, paint: Paint) -> Result<(), Failure> {
         Command::Call(options) => {
             let what = format!("{} at {}", options.agent, options.address);
             one_thread()?.block_on(waiting(what, quiet, call::run(options)))
+        }
+        Command::Task(command) => {
+            let what = task::label(&command);
+            one_thread()?.block_on(waiting(what, quiet, task::run(command, paint)))
         }
         Command::Card(Card::Show(options)) => {
             let what = format!("the card of {}", options.address);

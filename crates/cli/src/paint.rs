@@ -120,6 +120,12 @@ pub(crate) fn plain(text: &str) -> String {
         .collect()
 }
 
+/// As [`plain`], but lines stay lines.
+pub(crate) fn plain_lines(text: &str) -> String {
+    let kept = text.chars().filter(|c| *c != '\r');
+    kept.map(|c| if steers(c) && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
+}
+
 /// Whether `c` moves a cursor, breaks a line or turns the direction of writing.
 fn steers(c: char) -> bool {
     c.is_control()

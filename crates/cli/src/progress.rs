@@ -21,6 +21,9 @@ const WIDTH_MAX: usize = 78;
 /// Whether the line is there now.
 static SHOWN: AtomicBool = AtomicBool::new(false);
 
+/// Whether the line has to stay away, because the cursor stands in a line of something else.
+static HELD: AtomicBool = AtomicBool::new(false);
+
 /// What is waited for now.
 static LABEL: Mutex<String> = Mutex::new(String::new());
 
@@ -44,7 +47,7 @@ pub(crate) async fn waiting<T>(what: String, quiet: bool, work: impl Future<Outp
             }
             _ = tick.tick() => {
                 let waited = begun.elapsed();
-                if waited >= QUIET {
+                if waited >= QUIET && !HELD.load(Ordering::Relaxed) {
                     draw(waited);
                 }
             }
@@ -55,6 +58,11 @@ pub(crate) async fn waiting<T>(what: String, quiet: bool, work: impl Future<Outp
 /// Says what is waited for from now on.
 pub(crate) fn label(what: impl Into<String>) {
     *LABEL.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
+}
+
+/// Keeps the line away, or lets it come again.
+pub(crate) fn hold(held: bool) {
+    HELD.store(held, Ordering::Relaxed);
 }
 
 /// Removes the line, before something else is written.

@@ -2,6 +2,7 @@
 
 mod events;
 mod list;
+mod show;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use crate::write::{self, Object};
 
 pub use events::{Event, EventReader, EventTooLong, is_event_stream};
 pub use list::{TaskPage, build_list, parse_list};
+pub use show::{event_json, message_json, page_json, task_json};
 pub use stream::{StreamItem, parse_event};
 
 /// What an agent answered.

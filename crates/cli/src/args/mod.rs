@@ -9,6 +9,7 @@ mod logs;
 mod man;
 mod ping;
 mod policy;
+mod task;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +29,10 @@ pub(crate) use man::Man;
 pub(crate) use ping::Ping;
 pub(crate) use policy::{
     Policy, PolicyCheck, PolicyExplain, PolicyFile, PolicyLint, PolicyTest, Rego,
+};
+pub(crate) use task::{
+    Content, Message, Saving, Task, TaskAt, TaskCancel, TaskGet, TaskInput, TaskList, TaskSend,
+    TaskStream, TaskSubscribe, Urgency, When, word_of,
 };
 
 /// Where a Workload API is looked for when nothing names one. Source: the first seed.
@@ -70,6 +75,9 @@ pub(crate) enum Command {
     Demo(Demo),
     Serve(Serve),
     Call(Call),
+    /// Send work, follow it, and find it again
+    #[command(subcommand)]
+    Task(Task),
     /// Read the card of an agent
     #[command(subcommand)]
     Card(Card),
