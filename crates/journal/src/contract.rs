@@ -30,6 +30,7 @@ use convoke_model::{
 use crate::{AuditSink, Created, Fence, Journal, JournalError, MemorySink, NewTask, Scope, Step};
 
 pub use claims::check_restart;
+pub use lists::all as everything;
 
 /// How many records the sinks of these tests take when they are meant to have room.
 const RECORDS_MAX: usize = 10_000;

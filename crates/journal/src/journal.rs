@@ -129,6 +129,12 @@ pub trait Journal: Send + Sync + 'static {
     /// [`JournalError`] if it could not be made so.
     fn flush(&self) -> BoxFuture<'_, Result<(), JournalError>>;
 
+    /// Commits what was taken so far, and takes nothing more. A journal that is closed tells the one
+    /// that is opened on the same store next that nothing is missing.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// What an acknowledged commit survives.
     fn durability(&self) -> Durability;
 

@@ -34,7 +34,7 @@ pub use json_lines::{
 pub use memory::{MemoryJournal, MemoryLimits};
 #[cfg(any(test, feature = "test-util"))]
 pub use memory_sink::MemorySink;
-pub use sqlite::{Fatal, OpenError, SqliteJournal, SqliteOptions, WriterCounts};
+pub use sqlite::{Fatal, OpenError, Retention, SqliteJournal, SqliteOptions, WriterCounts};
 
 /// A future behind a pointer, so that the traits here can be used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

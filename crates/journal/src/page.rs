@@ -99,8 +99,3 @@ fn hash(value: impl Hash) -> u64 {
     value.hash(&mut hasher);
     hasher.finish()
 }
-
-/// The key of a journal that has a secret text of its own.
-pub(crate) fn key_of(secret: &str) -> u64 {
-    hash(secret)
-}

@@ -13,7 +13,7 @@ use convoke_model::{
     UnixMillis,
 };
 
-pub(crate) use read::{StoredError, decode_event, decode_record};
+pub(crate) use read::{decode_event, decode_record};
 
 /// The kind of [`TaskEvent::Submitted`].
 pub(crate) const SUBMITTED: i64 = 1;

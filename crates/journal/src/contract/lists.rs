@@ -10,7 +10,8 @@ use super::{append, artifact, create, made, message, new_task, scope, status_at,
 use crate::{Journal, ListQuery, NewTask, Scope, TaskPage};
 
 /// Every task, on one page, with nothing beside its status.
-pub(super) fn all() -> ListQuery {
+#[must_use]
+pub fn all() -> ListQuery {
     ListQuery {
         context_id: None,
         state: None,

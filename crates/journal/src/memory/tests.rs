@@ -34,7 +34,7 @@ async fn create(journal: &MemoryJournal, id: &str) -> Result<Created, JournalErr
 
 async fn end(journal: &MemoryJournal, id: &str) {
     let events = vec![status(TaskState::Completed)];
-    append(&journal, &owner(), id, 1, events).await.unwrap();
+    append(journal, &owner(), id, 1, events).await.unwrap();
 }
 
 async fn known(journal: &MemoryJournal, ids: &[&str]) -> Vec<bool> {
@@ -214,7 +214,7 @@ async fn create_of(
 
 async fn end_of(journal: &MemoryJournal, owner: &str, id: &str, result: &str) {
     let events = vec![artifact("r", result, false), status(TaskState::Completed)];
-    append(&journal, &of(owner), id, 1, events).await.unwrap();
+    append(journal, &of(owner), id, 1, events).await.unwrap();
 }
 
 async fn has(journal: &MemoryJournal, owner: &str, id: &str) -> bool {

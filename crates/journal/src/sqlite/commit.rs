@@ -99,8 +99,9 @@ impl Committer {
     pub(super) fn run_chore(&mut self, mut chore: Chore) {
         let done = self.begin(false).and_then(|mut commit| {
             let store = &mut commit.committer.store;
+            let changes = store.connection.total_changes();
             match chore.run(&store.connection, &mut store.heads) {
-                Ok(()) => commit.is_forced = true,
+                Ok(()) => commit.is_forced = store.connection.total_changes() != changes,
                 Err(error) => return Err(commit.fail(error)),
             }
             commit.finish(0, 0)

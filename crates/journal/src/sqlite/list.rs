@@ -273,7 +273,6 @@ impl<'q> Filter<'q> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sqlite::events::{EVENTS_AFTER, PIECES_AFTER};
     use crate::sqlite::shown::{EVENTS_BACK, NEWEST_STATUS, PIECES};
 
     /// What the planner says of each statement: nothing is scanned, and nothing is sorted that is
@@ -298,8 +297,6 @@ mod tests {
             (COUNT_OF_SOME, "INDEX tasks_by_status (scope_no=? AND state=? AND status_at>?)"),
             (OF_CONTEXT, "INDEX tasks_by_context (scope_no=? AND context_id=?)"),
             (COUNTS, "PRIMARY KEY (scope_no=?)"),
-            (EVENTS_AFTER, "PRIMARY KEY (task_no=? AND seq>?)"),
-            (PIECES_AFTER, "PRIMARY KEY (task_no=? AND seq>?)"),
             (EVENTS_BACK, "PRIMARY KEY (task_no=? AND seq<?)"),
             (NEWEST_STATUS, "PRIMARY KEY (task_no=?)"),
             (PIECES, "PRIMARY KEY (task_no=?)"),

@@ -25,6 +25,7 @@ mod rows;
 mod shared;
 mod shown;
 mod store;
+mod sweeper;
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -52,8 +53,10 @@ use job::{Append, Create, Job, Queue};
 use lock::Lock;
 use open::Opening;
 use reader::{LookError, Readers};
+pub use retention::Retention;
 use shared::Shared;
 use store::Store;
+use sweeper::Sweeper;
 use writer::Writer;
 
 /// SQLite's own: larger ones gained nothing in our measurements.
@@ -76,6 +79,8 @@ pub struct SqliteOptions {
     /// [`Durability::Strict`] or [`Durability::Relaxed`]; [`Durability::Memory`] is what a
     /// [`MemoryJournal`](crate::MemoryJournal) has, and is taken for `Relaxed` here.
     pub durability: Durability,
+    /// How long what has ended is kept.
+    pub retention: Retention,
     /// Ends the process at once, without cleaning up. It is called when a sync has failed: then
     /// nobody knows what is on the disk, and a second sync would say that all is well.
     pub fatal: Fatal,
@@ -114,7 +119,8 @@ pub struct WriterCounts {
 /// What ends with the journal.
 struct Threads {
     writer: JoinHandle<()>,
-    housekeeper: JoinHandle<()>,
+    /// The housekeeper and the sweeper, which ask things of the writer.
+    beside: [JoinHandle<()>; 2],
     _lock: Lock,
 }
 
@@ -126,7 +132,7 @@ impl SqliteJournal {
     ///
     /// [`OpenError`] says what is wrong and what to do.
     pub fn open(options: SqliteOptions, sink: Arc<dyn AuditSink>) -> Result<Self, OpenError> {
-        let SqliteOptions { directory, durability, fatal } = options;
+        let SqliteOptions { directory, durability, retention, fatal } = options;
         let durability = match durability {
             Durability::Memory => Durability::Relaxed,
             other => other,
@@ -150,21 +156,28 @@ impl SqliteJournal {
         let queue = Arc::new(queue);
         let writer = Writer::new(jobs, committer, Arc::clone(&shared));
         let housekeeper = Housekeeper::new(beside, Arc::clone(&shared), Arc::clone(&queue));
+        let sweeper = Sweeper::new(retention, Arc::clone(&shared), Arc::clone(&queue));
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let builder = std::thread::Builder::new().name(name.to_owned());
             builder.spawn(run).map_err(|source| OpenError::Io { path: directory.clone(), source })
         };
         let writer = spawn("convoke-journal", Box::new(move || writer.run()))?;
-        let housekeeper = match spawn("convoke-keeper", Box::new(move || housekeeper.run())) {
-            Ok(housekeeper) => housekeeper,
+        let spawn_beside = || {
+            let housekeeper = spawn("convoke-keeper", Box::new(move || housekeeper.run()))?;
+            let sweeper = spawn("convoke-sweeper", Box::new(move || sweeper.run()))?;
+            Ok([housekeeper, sweeper])
+        };
+        let beside = match spawn_beside() {
+            Ok(beside) => beside,
             Err(error) => {
-                // The writer holds the store until it is told to end.
+                // The others hold the store until they are told to end.
+                shared.close();
                 drop(queue.send(Job::Close));
                 drop(writer.join());
                 return Err(error);
             }
         };
-        let threads = Mutex::new(Some(Threads { writer, housekeeper, _lock: lock }));
+        let threads = Mutex::new(Some(Threads { writer, beside, _lock: lock }));
         Ok(Self { shared, queue, readers: Arc::new(readers), claims, threads })
     }
 
@@ -265,9 +278,12 @@ impl SqliteJournal {
     /// Ends the threads, after all that was asked before. It blocks.
     fn end(&self) {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Threads { writer, housekeeper, _lock }) = threads else { return };
+        let Some(Threads { writer, beside, _lock }) = threads else { return };
         self.shared.close();
-        let mut panicked = housekeeper.join().is_err();
+        let mut panicked = false;
+        for thread in beside {
+            panicked |= thread.join().is_err();
+        }
         // A writer that has ended needs not to be told.
         drop(self.queue.send(Job::Close));
         panicked |= writer.join().is_err();

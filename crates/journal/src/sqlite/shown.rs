@@ -1,15 +1,14 @@
 //! As much of a task as a list shows, without what it does not show: history and status come from
 //! the newest events on, and pieces are read for artifacts alone.
 
-use convoke_model::{ContextId, Message, Task, TaskEvent, TaskState, TaskStatus};
-use rusqlite::Connection;
+use convoke_model::{ContextId, Message, Task, TaskEvent, TaskState, TaskStatus, UnixMillis};
+use rusqlite::{Connection, Row};
 
 use super::error::StoreError;
-use super::events::{StoredEvent, event_of, piece_of};
 use super::lookup::millis;
-use super::rows::TaskRow;
+use super::rows::{TaskRow, event_sum, piece_sum, verify};
 use crate::ListQuery;
-use crate::stored::decode_event;
+use crate::stored::{PIECE, decode_event};
 
 /// What was told of a task, the newest first.
 pub(super) const EVENTS_BACK: &str =
@@ -43,23 +42,32 @@ pub(super) fn shown(
         let what = format!("the status of task {} is another one than its events say", row.task_no);
         return Err(StoreError::Damaged(what));
     }
-    let mut task = Task {
+    let mut task = scratch(row)?;
+    if query.artifacts {
+        reader.artifacts(&mut task)?;
+    }
+    task.status = status;
+    task.history = reader.history(history_length, status_seq)?;
+    Ok(task)
+}
+
+/// A task of that name at work, of which nothing is known yet. One that has ended would take no
+/// pieces.
+///
+/// # Errors
+///
+/// [`StoreError::Damaged`] if its names are none.
+pub(super) fn scratch(row: &TaskRow) -> Result<Task, StoreError> {
+    let timestamp = UnixMillis::default();
+    Ok(Task {
         id: row.id()?,
         context_id: ContextId::parse(&row.context_id)
             .map_err(|error| StoreError::unreadable(row, &error))?,
-        history: Vec::new(),
+        status: TaskStatus { state: TaskState::Working, message: None, timestamp },
         artifacts: Vec::new(),
-        status,
+        history: Vec::new(),
         metadata: None,
-    };
-    if query.artifacts {
-        // A task that has ended takes no pieces, so they are added to one that is at work.
-        let state = std::mem::replace(&mut task.status.state, TaskState::Working);
-        reader.artifacts(&mut task)?;
-        task.status.state = state;
-    }
-    task.history = reader.history(history_length, status_seq)?;
-    Ok(task)
+    })
 }
 
 /// Reads one task.
@@ -71,15 +79,14 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The task's status, and the number of the event that brought it.
-    fn status(&mut self) -> Result<(TaskStatus, u64), StoreError> {
+    fn status(&mut self) -> Result<(TaskStatus, i64), StoreError> {
         let mut statement = self.connection.prepare_cached(NEWEST_STATUS)?;
         let mut rows = statement.query([self.row.task_no])?;
         let Some(row) = rows.next()? else {
             return Err(StoreError::Damaged(format!("task {} has no status", self.row.task_no)));
         };
-        let stored = event_of(self.row.task_no, row)?;
-        let seq = stored.seq;
-        match self.decode(&stored)? {
+        let (seq, event) = self.event(row)?;
+        match event {
             TaskEvent::Status(status) => Ok((status, seq)),
             TaskEvent::Submitted { at, .. } => {
                 let state = TaskState::Submitted;
@@ -96,7 +103,7 @@ impl Reader<'_> {
     ///
     /// Events are gone through from the newest back. A question joined the history with the status
     /// that followed it, behind what was said in between.
-    fn history(&mut self, length: usize, status_seq: u64) -> Result<Vec<Message>, StoreError> {
+    fn history(&mut self, length: usize, status_seq: i64) -> Result<Vec<Message>, StoreError> {
         // Both have the newest in front; `between` is what was said before the status that was read
         // last.
         let (mut history, mut between) = (Vec::new(), Vec::new());
@@ -108,9 +115,8 @@ impl Reader<'_> {
         while history.len() < length
             && let Some(row) = rows.next()?
         {
-            let stored = event_of(self.row.task_no, row)?;
-            let seq = stored.seq;
-            match self.decode(&stored)? {
+            let (seq, event) = self.event(row)?;
+            match event {
                 TaskEvent::Message(message) | TaskEvent::Submitted { message, .. } => {
                     between.push(message);
                 }
@@ -134,16 +140,32 @@ impl Reader<'_> {
         let mut statement = self.connection.prepare_cached(PIECES)?;
         let mut rows = statement.query([self.row.task_no])?;
         while let Some(row) = rows.next()? {
-            let stored = piece_of(self.row.task_no, row)?;
-            let event = self.decode(&stored)?;
+            let event = self.piece(row)?;
             task.apply(event).map_err(|error| StoreError::unreadable(self.row, &error))?;
         }
         Ok(())
     }
 
-    fn decode(&mut self, stored: &StoredEvent) -> Result<TaskEvent, StoreError> {
-        *self.bytes += stored.body.len();
-        decode_event(stored.kind, &stored.body)
-            .map_err(|error| StoreError::unreadable(self.row, &error))
+    /// The event of a row of `events`, with its number.
+    fn event(&mut self, row: &Row<'_>) -> Result<(i64, TaskEvent), StoreError> {
+        let (task_no, seq, kind): (i64, i64, i64) = (self.row.task_no, row.get(0)?, row.get(1)?);
+        let body: String = row.get(2)?;
+        let sum = event_sum(task_no, seq, kind, &body);
+        verify(row.get(3)?, sum, || format!("event {seq} of task {task_no}"))?;
+        Ok((seq, self.decode(kind, &body)?))
+    }
+
+    /// The piece of a row of `pieces`.
+    fn piece(&mut self, row: &Row<'_>) -> Result<TaskEvent, StoreError> {
+        let (task_no, seq): (i64, i64) = (self.row.task_no, row.get(0)?);
+        let (artifact_id, body): (String, String) = (row.get(1)?, row.get(2)?);
+        let sum = piece_sum(task_no, seq, &artifact_id, &body);
+        verify(row.get(3)?, sum, || format!("piece {seq} of task {task_no}"))?;
+        self.decode(PIECE, &body)
+    }
+
+    fn decode(&mut self, kind: i64, body: &str) -> Result<TaskEvent, StoreError> {
+        *self.bytes += body.len();
+        decode_event(kind, body).map_err(|error| StoreError::unreadable(self.row, &error))
     }
 }

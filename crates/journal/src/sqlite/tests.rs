@@ -7,6 +7,7 @@ fn options(directory: &std::path::Path, durability: Durability) -> SqliteOptions
     SqliteOptions {
         directory: directory.into(),
         durability,
+        retention: Retention::default(),
         fatal: Box::new(|why| panic!("{why}")),
     }
 }
