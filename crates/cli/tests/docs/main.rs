@@ -56,6 +56,7 @@ macro_rules! guides {
 }
 
 guides! {
+    the_guide_to_durable_tasks_can_be_followed: "durable-tasks.md",
     the_guide_to_errors_can_be_followed: "error-handling.md",
     the_guide_to_a_first_agent_can_be_followed: "first-agent.md",
     the_guide_to_identity_can_be_followed: "identity-spire.md",
