@@ -16,7 +16,8 @@ use crate::paint::{Paint, say};
 const INTRODUCTION: &str = include_str!("man/introduction.md");
 
 /// What the reference says of a command beside its help.
-const NOTES: [(&str, &str); 4] = [
+const NOTES: [(&str, &str); 5] = [
+    ("task", include_str!("man/task.md")),
     ("serve", include_str!("man/serve.md")),
     ("doctor", include_str!("man/doctor.md")),
     ("validate", include_str!("man/validate.md")),

@@ -4,9 +4,10 @@ use convoke::chain;
 use convoke::task::{Event, Followed, Following, StreamItem};
 use convoke_model::{Cursor, Task, TaskEvent, TaskId, TaskState, TaskStatus};
 
+use super::quoted;
 use super::save::Saver;
 use super::view::{self, Look, View};
-use crate::args::TaskAt;
+use crate::args::{SOCKET_DEFAULT, TaskAt};
 use crate::exit::{Code, Failure};
 use crate::paint::{Paint, plain, say};
 use crate::signals::Signals;
@@ -36,12 +37,18 @@ impl Follow {
         let agent = at.agent.as_ref().map(|agent| format!("--agent {agent} ")).unwrap_or_default();
         let identity = at.as_who.identity.as_ref();
         let identity = identity.map(|id| format!("--identity {id} ")).unwrap_or_default();
+        // What stands in the environment, or is where everybody looks, need not be said again.
+        let socket = at.as_who.socket.as_str();
+        let known = std::env::var("SPIFFE_ENDPOINT_SOCKET").is_ok_and(|known| known == socket)
+            || socket == SOCKET_DEFAULT
+            || at.agent.is_none();
+        let socket = if known { String::new() } else { format!("--socket {} ", quoted(socket)) };
         let signals =
             Signals::new().map_err(|error| Failure::of_file(Code::Failure, "signals", &error))?;
         Ok(Self {
             view: View::new(look, paint, saver.is_some()),
             saver,
-            reached_by: format!("{agent}{identity}--address {}", at.address),
+            reached_by: format!("{agent}{identity}{socket}--address {}", at.address),
             signals,
             task: None,
             cursor: None,
@@ -194,7 +201,7 @@ impl Follow {
 
     /// A command about the task.
     fn again(&self, command: &str, more: &str) -> String {
-        let task = self.task.as_ref().map(|task| plain(task.as_str())).unwrap_or_default();
+        let task = self.task.as_ref().map(|task| quoted(task.as_str())).unwrap_or_default();
         format!("convoke task {command} {} {task}{more}", self.reached_by)
     }
 }

@@ -201,9 +201,9 @@ fn row(task: &OneTask, paint: Paint) -> String {
 
 fn rest(shown: usize, total: u32, next: Option<&str>) {
     if let Some(next) = next {
-        let next = paint::plain(next);
+        let next = quoted(next);
         say(format!(
-            "{shown} of {total}; the next ones with --page '{next}', all of them with --all"
+            "{shown} of {total}; the next ones with --page {next}, all of them with --all"
         ));
     } else if shown == 0 {
         say("no task is as asked for");
@@ -226,10 +226,34 @@ async fn connect(at: &TaskAt) -> Result<Tasks, Failure> {
     Ok(tasks.timeout(at.timeout))
 }
 
+/// An agent's word as one word of a command that somebody may copy into a shell.
+fn quoted(word: &str) -> String {
+    let word = paint::plain(word);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word;
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 fn now() -> UnixMillis {
     UnixMillis(millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
 }
 
 fn millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_s_word_is_one_word_of_the_shell() {
+        let check = |word: &str, expected: &str| assert_eq!(quoted(word), expected);
+        check("3fa85f64-5717", "3fa85f64-5717");
+        check("", "''");
+        check("x; rm -rf ~", "'x; rm -rf ~'");
+        check("it's $(y)\n", "'it'\\''s $(y) '");
+    }
 }

@@ -117,7 +117,7 @@ impl View {
     fn status(&mut self, status: &TaskStatus) {
         let line = status_line(status);
         if self.in_place {
-            progress::label(line);
+            progress::label(format!("the task: {line}"));
         } else if self.look == Look::Live && !status.state.is_terminal() {
             self.words(line);
         }

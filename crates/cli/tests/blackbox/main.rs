@@ -35,6 +35,7 @@ mod process;
 mod refusals;
 mod seeds;
 mod slow;
+mod task_command;
 mod tasks;
 mod tls;
 mod tutorial;
