@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use convoke_agent::{BoxFuture, CallError, Context, ContextParts, Outbound, OutboundCall, Outlet};
-use convoke_model::{Caller, CapabilityName, ContextId, Json, Principal, TaskId, TraceContext};
+use convoke_agent::{
+    BoxFuture, CallError, CapabilityIndex, Context, ContextParts, Outbound, OutboundCall, Outlet,
+};
+use convoke_model::{Caller, CapabilityName, ContextId, Json, Principal, TraceContext, Work};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -13,29 +15,60 @@ use crate::ids;
 use crate::observe::trace::{Kind, Span};
 use crate::operations::Request;
 use crate::service::Service;
+use crate::tasks::{Origin, Running};
 
-/// The context of the handler that works for `request`.
+/// The context of the ephemeral handler that answers `request`.
 pub(crate) fn of_request(
     request: &Request<'_>,
     stop: CancellationToken,
-    task_id: Option<TaskId>,
     context_id: ContextId,
-    outlet: Option<Arc<dyn Outlet>>,
 ) -> Context {
-    let (trace, outbound) = handling(request);
+    let caller = &request.connection.caller;
+    let about = request.about.get().copied();
+    let (trace, outbound) = handling(request.service, request.trace, caller, about);
     Context::new(ContextParts {
-        caller: request.connection.caller.clone(),
+        caller: caller.clone(),
         request_id: request.id.clone(),
         context_id: Some(context_id),
-        // A task outlives the call that made it; only who waits for it has a deadline.
-        deadline: request.deadline.filter(|_| task_id.is_none()).map(Instant::into_std),
-        task_id,
+        deadline: request.deadline.map(Instant::into_std),
+        task_id: None,
+        attempt: 1,
+        checkpoint: None,
         trace,
         cancelled: stop,
         config: Arc::clone(&request.service.agent),
         span: tracing::Span::current(),
         outbound,
-        outlet,
+        outlet: None,
+    })
+}
+
+/// The context of the handler that works on `task`. A task outlives the call that made it, so its
+/// deadline is its own.
+pub(crate) fn of_task(
+    service: &Service,
+    task: &Running,
+    context_id: ContextId,
+    (capability, work): (CapabilityIndex, Work),
+    deadline: Option<Instant>,
+    outlet: Arc<dyn Outlet>,
+) -> Context {
+    let Origin { caller, request_id, trace } = task.origin();
+    let (trace, outbound) = handling(service, *trace, caller, Some(capability));
+    Context::new(ContextParts {
+        caller: caller.clone(),
+        request_id: request_id.clone(),
+        context_id: Some(context_id),
+        deadline: deadline.map(Instant::into_std),
+        task_id: Some(task.id().clone()),
+        attempt: work.attempt,
+        checkpoint: work.checkpoint.map(|checkpoint| checkpoint.value),
+        trace,
+        cancelled: task.stop().clone(),
+        config: Arc::clone(&service.agent),
+        span: tracing::Span::current(),
+        outbound,
+        outlet: Some(outlet),
     })
 }
 
@@ -48,6 +81,8 @@ pub(crate) fn of_agent(service: &Service, stop: CancellationToken) -> Context {
         caller: Caller::Principal(Arc::new(caller)),
         request_id: ids::request(),
         task_id: None,
+        attempt: 1,
+        checkpoint: None,
         context_id: None,
         deadline: None,
         trace: TraceContext::root(trace_id, span_id, false),
@@ -59,20 +94,24 @@ pub(crate) fn of_agent(service: &Service, stop: CancellationToken) -> Context {
     })
 }
 
-/// The place in its trace of the handler that works for `request`, and its way out: calls are parts
-/// of the handler's span, which lasts as long as its context.
-fn handling(request: &Request<'_>) -> (TraceContext, Arc<dyn Outbound>) {
-    let service = request.service;
+/// The place of a handler in the trace of its request, and its way out: calls are parts of the
+/// handler's span, which lasts as long as its context.
+fn handling(
+    service: &Service,
+    trace: TraceContext,
+    caller: &Caller,
+    about: Option<CapabilityIndex>,
+) -> (TraceContext, Arc<dyn Outbound>) {
     let outbound = Arc::clone(&service.outbound);
-    let name = request.about.get().map(|index| &service.host.descriptor(*index).name);
-    let mut span = service.tracer.part(request.trace, Kind::Internal, || {
+    let name = about.map(|index| &service.host.descriptor(index).name);
+    let mut span = service.tracer.part(trace, Kind::Internal, || {
         format!("handle_{}", name.map_or("unknown", CapabilityName::as_str)).into()
     });
-    span.set("agent.caller.spiffe_id", || request.connection.caller.name().into());
-    let trace = span.place_or(request.trace);
+    span.set("agent.caller.spiffe_id", || caller.name().into());
+    let place = span.place_or(trace);
     match span.is_recorded() {
-        true => (trace, Arc::new(Handling { outbound, _span: span })),
-        false => (trace, outbound),
+        true => (place, Arc::new(Handling { outbound, _span: span })),
+        false => (place, outbound),
     }
 }
 

@@ -10,8 +10,17 @@ use futures_util::FutureExt;
 
 /// How a handler ended.
 pub(crate) enum Outcome {
-    /// By itself, with its result or with what the caller is told instead.
-    Returned(Result<Json, Fault>),
+    /// By itself, with its result.
+    Returned(Json),
+    /// By itself, without one.
+    Failed {
+        /// What the caller is told.
+        fault: Fault,
+        /// Whether another attempt may have more luck.
+        is_retryable: bool,
+    },
+    /// By itself, because the agent will not do it.
+    Rejected(Fault),
     /// By a panic, which the panic hook has already printed.
     Panicked,
 }
@@ -31,11 +40,17 @@ impl Ended {
     /// Tells the log what it is to know, and gives what the caller is.
     pub(crate) fn told(self) -> Outcome {
         match self.0 {
-            Ok(returned) => Outcome::Returned(returned.map_err(|error| {
+            Ok(Ok(result)) => Outcome::Returned(result),
+            Ok(Err(error)) if error.is_rejected() => {
+                tracing::info!(error = chain(&error), "Capability rejected the task");
+                Outcome::Rejected(error.into_fault())
+            }
+            Ok(Err(error)) => {
                 // The cause, if there is one, is for the log alone.
                 tracing::warn!(error = chain(&error), "Capability failed");
-                error.into_fault()
-            })),
+                let is_retryable = error.is_retryable();
+                Outcome::Failed { fault: error.into_fault(), is_retryable }
+            }
             Err(_payload) => {
                 tracing::error!("Capability panicked");
                 Outcome::Panicked

@@ -165,6 +165,7 @@ impl Routes {
             trace: arrival.place,
             about: OnceLock::new(),
             room: Mutex::new(room),
+            is_idempotent: call.wants_idempotent_send(),
         };
         let span = trace::request_span(arrival.place, &request.id, kind.as_str());
         let recorded = service.tracer.request(arrival, kind.as_str());
@@ -186,6 +187,7 @@ impl Routes {
             let encoded = match outcome {
                 Ok(Answer::Follow(follow)) => return stream::answer(*follow, id),
                 Ok(Answer::Task(task)) => Ok(task.encode(&id, kind)),
+                Ok(Answer::List(list)) => Ok(list.encode(&id)),
                 Ok(Answer::Message(message)) => {
                     let (answers, caller) = (&service.answers, &connection.caller_name);
                     let room = answers::room_for_message(answers, caller, &message).await;

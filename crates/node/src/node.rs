@@ -1,20 +1,16 @@
 //! Start, run and drain: configuration becomes parts, parts become a node.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use convoke_agent::{HandlerError, Host};
+use convoke_agent::Host;
 use convoke_client::Client;
-use convoke_identity::{FilesConfig, IdentityError, IdentitySource, WorkloadApiConfig, tls};
-use convoke_journal::{
-    AuditOpenError, AuditSink, Journal, JsonLinesSink, MemoryJournal, MemoryLimits,
-};
+use convoke_identity::{FilesConfig, IdentitySource, WorkloadApiConfig, tls};
+use convoke_journal::{AuditSink, Durability, JsonLinesSink};
+use convoke_model::AuditEventKind;
 use convoke_model::limits::{LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX};
-use convoke_model::{AuditEventKind, SpiffeId};
-use convoke_net::server::{BindError, Drained, Limits, Reviews, Server, TlsSource};
-use convoke_policy::LoadError;
+use convoke_net::server::{Drained, Limits, Reviews, Server, TlsSource};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,9 +18,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::admission::Admission;
 use crate::budget::Budget;
 use crate::calls::Calls;
-use crate::card::{AgentCardError, CardReply};
+use crate::card::CardReply;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, IdentityFiles, Stage};
+use crate::config::{Config, IdentityFiles, Stage};
 use crate::connection::Listener;
 use crate::context;
 use crate::http::Routes;
@@ -33,12 +29,14 @@ use crate::observe;
 use crate::observe::call_spans::CallSpans;
 use crate::observe::health::{Health, ServerPhase};
 use crate::observe::metrics::Metrics;
-use crate::observe::otlp::{OtlpError, Spans};
+use crate::observe::otlp::Spans;
 use crate::observe::trace::Tracer;
-use crate::policy::{Decider, DecisionLogError, PolicyServerError};
+use crate::policy::Decider;
 use crate::refusals::Refusals;
 use crate::service::Service;
 use crate::sparse::Sparse;
+use crate::start_error::StartError;
+use crate::store;
 use crate::stream::Streams;
 use crate::tasks::Tasks;
 
@@ -82,85 +80,8 @@ pub struct Summary {
     pub finished: u64,
     /// Requests that were cut off.
     pub cut: u64,
-    /// Tasks that were at work and are lost with the journal in memory.
+    /// Tasks that had not ended and are lost, because the journal is in memory.
     pub lost_tasks: usize,
-}
-
-/// Why a node does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration is wrong, or the policy file that it names is not there.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The policy is no policy.
-    #[error("policy {0}")]
-    Policy(#[from] LoadError),
-    /// A data file of the policy cannot be read.
-    #[error("data file `{path}` of the policy cannot be read")]
-    PolicyData {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The policy server cannot be asked as it is configured.
-    #[error(transparent)]
-    PolicyServer(#[from] PolicyServerError),
-    /// Decisions could not be logged.
-    #[error(transparent)]
-    DecisionLog(#[from] DecisionLogError),
-    /// The agent has no identity.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// Decisions could not be put on record.
-    #[error(transparent)]
-    Audit(#[from] AuditOpenError),
-    /// Spans cannot be sent to the collector that the configuration names.
-    #[error(transparent)]
-    Otlp(#[from] OtlpError),
-    /// The agent could not describe itself.
-    #[error(transparent)]
-    Card(#[from] AgentCardError),
-    /// A listener could not be opened.
-    #[error("{listener} listener: {source}")]
-    Bind {
-        /// Which listener.
-        listener: &'static str,
-        /// Why.
-        source: BindError,
-    },
-    /// The cryptography that TLS needs is not there.
-    #[error("tls: {0}")]
-    Tls(rustls::Error),
-    /// The identity that the node was given is another agent's.
-    #[error("the node was given the identity of `{given}`; `identity.spiffe_id` is `{configured}`")]
-    ForeignIdentity {
-        /// Whose it is.
-        given: SpiffeId,
-        /// Whose it should be.
-        configured: SpiffeId,
-    },
-    /// The agent does not want to serve: its `on_start` said why.
-    #[error("the agent does not start: {0}")]
-    Agent(#[source] HandlerError),
-    /// A development listener where there must be none.
-    #[error("the development listener {0}")]
-    Dev(&'static str),
-}
-
-impl StartError {
-    /// Whether the cure is in the configuration or the files that it names.
-    #[must_use]
-    pub fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::Config(_)
-                | Self::Policy(_)
-                | Self::PolicyData { .. }
-                | Self::PolicyServer(_)
-                | Self::Dev(_)
-        )
-    }
 }
 
 impl Node {
@@ -200,13 +121,7 @@ impl Node {
         let policy = Decider::open(&config, clock, &health, &metrics.path)?;
         let audit = Arc::new(observe::audit::open(&config.observability.audit)?);
         tracing::info!(path = %config.observability.audit.path.display(), "Audit log opened");
-        let journal: Arc<dyn Journal> =
-            Arc::new(MemoryJournal::new(MemoryLimits::default(), Arc::clone(&audit) as _));
-        tracing::warn!(
-            durability = journal.durability().as_str(),
-            "{}",
-            journal.durability().sentence()
-        );
+        let journal = store::open(&config.journal, &audit).await?;
 
         let identity = match options.identity {
             Some(given) => own_identity(&config, given)?,
@@ -234,7 +149,7 @@ impl Node {
             refusals: Refusals::default(),
             identity: Arc::clone(&identity),
             outbound,
-            tasks: Tasks::default(),
+            tasks: Tasks::new(config.tasks, options.cut.clone()),
             streams: Streams::new(metrics.streams.clone()),
             metrics,
             tracer,
@@ -243,6 +158,7 @@ impl Node {
             clock,
             turned_away: Sparse::default(),
             rejected: Sparse::default(),
+            troubled: Sparse::default(),
             bodies: Budget::new(LARGE_BODIES_BYTES_MAX, config.server.limits.body_bytes_max),
             answers: Budget::new(LARGE_BODIES_BYTES_MAX, RESPONSE_BYTES_MAX),
             body_bytes_max: config.server.limits.body_bytes_max,
@@ -360,6 +276,15 @@ impl Node {
             service.note(AuditEventKind::PolicyUpdate { previous, policy });
         });
         let pressing = service.admission.pressure.watch(&drained);
+        // Where the journal outlives the process, a drain begins no task that has not begun.
+        let is_kept = service.journal.durability() != Durability::Memory;
+        let idle = if is_kept { shutdown.clone() } else { drained.clone() };
+        let working = async {
+            tokio::join!(
+                service.tasks.find_all(&service, &idle),
+                service.tasks.serve_line(&service, &idle),
+            );
+        };
         let reviews = mesh.reviews();
         let reviewing = {
             let (identity, drained) = (Arc::clone(&identity), drained.clone());
@@ -422,14 +347,16 @@ impl Node {
             };
             tokio::join!(answering, service.streams.end_before(deadline, &drained));
         };
-        let ((mesh, plain, lost_tasks), (), (), (), (), (), ()) =
-            tokio::join!(serving, watch, looking, deciding, pressing, reviewing, streaming);
+        let ((mesh, plain, unfinished_tasks), (), (), (), (), (), (), ()) = tokio::join!(
+            serving, watch, looking, deciding, pressing, reviewing, streaming, working
+        );
         service.policy.close();
+        service.journal.close().await;
 
         let summary = Summary {
             finished: mesh.finished + plain.finished,
             cut: mesh.cut + plain.cut,
-            lost_tasks,
+            lost_tasks: if is_kept { 0 } else { unfinished_tasks },
         };
         service.write_all_refusals();
         service.note(AuditEventKind::Shutdown {
@@ -445,6 +372,10 @@ impl Node {
         }
         if let Err(error) = audit.close() {
             tracing::error!(error = %error, "Audit log was not written to its end");
+        }
+        if is_kept && unfinished_tasks > 0 {
+            let tasks = unfinished_tasks;
+            tracing::info!(tasks, "Tasks that had not ended are found at the next start");
         }
         tracing::info!(
             finished = summary.finished,
@@ -516,6 +447,9 @@ fn look(service: &Service, identity: &IdentitySource, audit: &JsonLinesSink) {
         service.note(AuditEventKind::IdentityRotation { not_after });
     }
     service.health.set_audit_healthy(audit.healthy());
+    service.health.set_journal_healthy(service.journal.trouble().is_none());
+    let (at_work, in_line) = service.tasks.counts();
+    service.metrics.set_tasks(at_work, in_line);
     service.metrics.set_svid_valid_until(not_after);
     service.metrics.set_rotation_errors(identity.failures());
 }

@@ -2,36 +2,44 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use convoke_agent::{CapabilityIndex, Outlet};
+use convoke_a2a::jsonrpc::{self, RequestIdJson};
+use convoke_a2a::terms::terms_of;
+use convoke_agent::CapabilityIndex;
 use convoke_engine::{Effects, Event, decide};
-use convoke_journal::StoredTask;
+use convoke_journal::{SendKey, StoredTask};
 use convoke_model::{
     AuditOutcome, AuditRecord, Caller, CancelTask, CapabilityName, Content, Fault, FaultCode,
     GetTask, Json, Message, Operation, OperationKind, Part, Reason, RequestId, Role, SendMessage,
     SubscribeToTask, TaskId, TraceContext, UnixMillis,
 };
-use convoke_policy::{Authorized, Question};
+use convoke_policy::{Authorized, Question, Refused};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::answers::{Search, TaskAnswer};
 use crate::budget::Room;
 use crate::connection::{Connection, Listener};
-use crate::digest::sha256_hex;
+use crate::digest::{sha256, sha256_hex};
 use crate::handler::{Outcome, contained};
+use crate::list::ListAnswer;
 use crate::observe::trace::Kind;
 use crate::service::Service;
 use crate::stream::Follow;
-use crate::tasks::{Join, Running, Submission, Taken, not_found, state_of};
+use crate::tasks::{Join, Origin, Outset, Running, Submission, Taken, not_found, state_of};
 use crate::{context, ids};
 
 /// The wire by which operations come here, as policy and context see it.
 const PROTOCOL: &str = "a2a/1.0";
 
+/// How long a message that was sent is known by its name, in milliseconds: a day. Source: the
+/// reliability reference, P4.
+const SENDS_REMEMBERED_MILLIS: u64 = 86_400_000;
+
 /// What an operation gives.
 pub(crate) enum Answer {
     Message(Message),
     Task(TaskAnswer),
+    List(ListAnswer),
     /// A task, and what becomes of it.
     Follow(Box<Follow>),
 }
@@ -50,6 +58,8 @@ pub(crate) struct Request<'a> {
     pub(crate) about: OnceLock<CapabilityIndex>,
     /// Its share of what large bodies may take.
     pub(crate) room: Mutex<Room>,
+    /// Whether its message, sent again, is to mean the same task.
+    pub(crate) is_idempotent: bool,
 }
 
 /// What an operation is about, known before policy is asked.
@@ -64,6 +74,11 @@ impl Request<'_> {
     /// Does `operation`, if policy allows it.
     pub(crate) async fn perform(&self, operation: Operation) -> Result<Answer, Fault> {
         self.admit(&operation).await?;
+        let operation = match operation {
+            // About no capability in particular.
+            Operation::ListTasks(request) => return self.list(request).await,
+            operation => operation,
+        };
         let subject = self.look_up(&operation).await?;
         self.about.get_or_init(|| subject.index);
         // Before policy decides: one that takes its place from here on is news to a stream.
@@ -72,6 +87,7 @@ impl Request<'_> {
         match authorized.into_parts().0 {
             Operation::SendMessage(request) => self.send(request, subject, audit).await,
             Operation::GetTask(request) => self.get(request, audit).await,
+            Operation::ListTasks(request) => self.list(request).await,
             Operation::CancelTask(request) => self.cancel(request, audit).await,
             Operation::SendStreamingMessage(request) => {
                 self.send_streaming(request, subject, audit, revision).await
@@ -127,14 +143,21 @@ impl Request<'_> {
             Operation::GetTask(GetTask { id, .. })
             | Operation::SubscribeToTask(SubscribeToTask { id, .. })
             | Operation::CancelTask(CancelTask { id, .. }) => id,
+            Operation::ListTasks(_) => {
+                return Err(Fault::new(FaultCode::Internal, "a list is about no capability"));
+            }
         };
-        let read = self.service.journal.read(&self.connection.scope, task).await;
-        let stored = read
+        let running = self.service.tasks.find(&self.connection.scope, task);
+        if let Some(index) = running.and_then(|running| running.capability()) {
+            return Ok(Subject { index, params: None });
+        }
+        let head = self.service.journal.head(&self.connection.scope, task).await;
+        let head = head
             .map_err(|error| self.service.commit_fault(&error))?
             .ok_or_else(|| not_found(task))?;
         // The capability of a stored task may have left the agent since.
-        let index = self.service.host.find(&stored.capability).ok_or_else(|| {
-            let text = format!("the agent no longer has capability `{}`", stored.capability);
+        let index = self.service.host.find(&head.capability).ok_or_else(|| {
+            let text = format!("the agent no longer has capability `{}`", head.capability);
             Fault::new(FaultCode::UnsupportedOperation, text)
         })?;
         Ok(Subject { index, params: None })
@@ -147,6 +170,21 @@ impl Request<'_> {
         operation: Operation,
         subject: &Subject,
     ) -> Result<(Authorized, AuditRecord), Fault> {
+        match self.ask(operation, subject).await {
+            (Ok(authorized), record) => Ok((authorized, record)),
+            (Err(_), record) => {
+                let name = &self.service.host.descriptor(subject.index).name;
+                Err(self.refused(record, name).await?)
+            }
+        }
+    }
+
+    /// Asks policy, and gives the record of what it said.
+    pub(crate) async fn ask(
+        &self,
+        operation: Operation,
+        subject: &Subject,
+    ) -> (Result<Authorized, Refused>, AuditRecord) {
         let service = self.service;
         let descriptor = service.host.descriptor(subject.index);
         let name = &descriptor.name;
@@ -185,39 +223,42 @@ impl Request<'_> {
         let mut record = self.record(kind, Some(name.clone()), task_id.clone());
         record.params_sha256 = subject.params.as_ref().map(|params| sha256_hex(params.get()));
         record.outcome = AuditOutcome::Decided(decision);
-        match decided {
-            Ok(authorized) => Ok((authorized, record)),
-            Err(_) => {
-                let AuditOutcome::Decided(decision) = &record.outcome else {
-                    unreachable!("the outcome was set above")
-                };
-                tracing::warn!(
-                    caller = self.connection.caller.name(),
-                    capability = name.as_str(),
-                    reason = decision.reason.as_str(),
-                    rule = &*decision.rule,
-                    "Authorization denied"
-                );
-                let fault = match decision.reason {
-                    // Nothing was said against the caller, and asking again may help.
-                    Reason::OverTime => Fault::new(
-                        FaultCode::Unavailable,
-                        "the policy took too long to decide, so nothing is done; try again later",
-                    ),
-                    Reason::Unreachable(_) => Fault::new(
-                        FaultCode::Unavailable,
-                        "the policy cannot be asked at the moment, so nothing is done; try again \
-                         later",
-                    ),
-                    _ => Fault::new(
-                        FaultCode::PermissionDenied,
-                        format!("authorization denied: `{name}` is not open to this caller"),
-                    ),
-                };
-                service.put_on_record(Some(record)).await?;
-                Err(fault.with("capability", name.as_str()).with("requestId", self.id.as_str()))
-            }
-        }
+        (decided, record)
+    }
+
+    /// Puts a refusal on record, and says what the caller is told.
+    pub(crate) async fn refused(
+        &self,
+        record: AuditRecord,
+        name: &CapabilityName,
+    ) -> Result<Fault, Fault> {
+        let AuditOutcome::Decided(decision) = &record.outcome else {
+            return Err(Fault::new(FaultCode::Internal, "a refusal without a decision"));
+        };
+        tracing::warn!(
+            caller = self.connection.caller.name(),
+            capability = name.as_str(),
+            reason = decision.reason.as_str(),
+            rule = &*decision.rule,
+            "Authorization denied"
+        );
+        let fault = match decision.reason {
+            // Nothing was said against the caller, and asking again may help.
+            Reason::OverTime => Fault::new(
+                FaultCode::Unavailable,
+                "the policy took too long to decide, so nothing is done; try again later",
+            ),
+            Reason::Unreachable(_) => Fault::new(
+                FaultCode::Unavailable,
+                "the policy cannot be asked at the moment, so nothing is done; try again later",
+            ),
+            _ => Fault::new(
+                FaultCode::PermissionDenied,
+                format!("authorization denied: `{name}` is not open to this caller"),
+            ),
+        };
+        self.service.put_on_record(Some(record)).await?;
+        Ok(fault.with("capability", name.as_str()).with("requestId", self.id.as_str()))
     }
 
     async fn send(
@@ -230,6 +271,10 @@ impl Request<'_> {
         let running = match self.take(request, subject, audit, None).await? {
             Taken::Message(message) => return Ok(Answer::Message(message)),
             Taken::Task(running, _) => running,
+            Taken::Known(id) => match self.service.tasks.find(&self.connection.scope, &id) {
+                Some(running) => running,
+                None => return self.at_rest_shown(&id, configuration.history_length).await,
+            },
         };
         if !configuration.return_immediately {
             self.until_the_deadline(running.answered()).await;
@@ -265,22 +310,18 @@ impl Request<'_> {
         }
         let id = ids::task();
         audit.task_id = Some(id.clone());
-        let submission = Submission {
-            scope: self.connection.scope.clone(),
-            capability: subject.index,
-            params,
-            message: request.message,
-            audit,
-            join,
+        let send = self.is_idempotent.then(|| send_key(&request.message, self.at));
+        let terms = terms_of(&request)?;
+        let origin = Origin {
+            caller: self.connection.caller.clone(),
+            request_id: self.id.clone(),
+            trace: self.trace,
         };
-        let taken = service
-            .tasks
-            .submit(service, id, submission, |running, context_id| {
-                let (stop, id) = (running.stop().clone(), running.id().clone());
-                let outlet = Arc::clone(running) as Arc<dyn Outlet>;
-                context::of_request(self, stop, Some(id), context_id, Some(outlet))
-            })
-            .await?;
+        let (scope, capability) = (self.connection.scope.clone(), Some(subject.index));
+        let outset = Outset { id, scope, capability, terms, origin };
+        let message = request.message;
+        let submission = Submission { outset, params, message, send, audit, join };
+        let taken = service.tasks.submit(service, submission).await?;
         // The journal bounds what the task holds from here on.
         drop(std::mem::take(&mut *self.room.lock().unwrap_or_else(PoisonError::into_inner)));
         Ok(taken)
@@ -322,7 +363,7 @@ impl Request<'_> {
         // Cancelled when this function ends, or is dropped because the caller left.
         let stop = CancellationToken::new();
         let _cancel = stop.clone().drop_guard();
-        let context = context::of_request(self, stop, None, context_id.clone(), None);
+        let context = context::of_request(self, stop, context_id.clone());
         let failed = |text: String| Fault::new(FaultCode::CapabilityFailed, text);
         let handler = contained(service.host.call(index, context, params));
         let handler = service.admission.line.stand(handler);
@@ -330,8 +371,8 @@ impl Request<'_> {
             return Err(late());
         };
         let result = match outcome.told() {
-            Outcome::Returned(Ok(result)) => result,
-            Outcome::Returned(Err(fault)) => return Err(fault),
+            Outcome::Returned(result) => result,
+            Outcome::Failed { fault, .. } | Outcome::Rejected(fault) => return Err(fault),
             Outcome::Panicked => {
                 let name = &service.host.descriptor(index).name;
                 return Err(failed(format!("capability `{name}` broke off unexpectedly")));
@@ -359,11 +400,19 @@ impl Request<'_> {
     async fn get(&self, request: GetTask, audit: AuditRecord) -> Result<Answer, Fault> {
         self.service.put_on_record(Some(audit)).await?;
         let history = request.history_length;
+        match self.service.tasks.find(&self.connection.scope, &request.id) {
+            Some(running) => self.shown(&running, history).await,
+            None => self.at_rest_shown(&request.id, history).await,
+        }
+    }
+
+    /// The answer that shows the task `id` as it is stored.
+    async fn at_rest_shown(&self, id: &TaskId, history: Option<u32>) -> Result<Answer, Fault> {
         let (answers, caller) = (&self.service.answers, &self.connection.caller_name);
         let mut search = Search::new(answers, caller);
         loop {
             let measure = {
-                let StoredTask { task, .. } = self.at_rest(&request.id).await?;
+                let StoredTask { task, .. } = self.at_rest(id).await?;
                 let measure = search.measure(&task, history)?;
                 if search.has_room(measure) {
                     let is_whole = task.newest(history).len() == task.history.len();
@@ -398,7 +447,7 @@ impl Request<'_> {
         };
         match decide(&mut state, event, self.at, &mut Effects::new()) {
             Err(fault) => fault,
-            Ok(()) => Fault::new(FaultCode::Unavailable, "the task has just changed; ask again"),
+            Ok(()) => self.service.tasks.not_at_hand(id),
         }
     }
 
@@ -435,6 +484,17 @@ impl Request<'_> {
             outcome: AuditOutcome::Refused("undecided"),
             repeated: 0,
         }
+    }
+}
+
+/// Under what `message` may be sent again, and means the same task.
+fn send_key(message: &Message, now: UnixMillis) -> SendKey {
+    // As it would be written again: what the sender wrote in another order is another message.
+    let said = jsonrpc::encode_message(&RequestIdJson::null(), message);
+    SendKey {
+        message_id: message.message_id.clone(),
+        digest: sha256(&said),
+        until: now.plus_millis(SENDS_REMEMBERED_MILLIS),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use convoke_agent::{AgentConfig, Host, Outbound};
 use convoke_identity::IdentitySource;
 use convoke_journal::{AuditSink, Journal, JournalError};
-use convoke_model::{AuditEventKind, AuditRecord, Fault, FaultCode};
+use convoke_model::{AuditEventKind, AuditRecord, Fault, FaultCode, chain};
 
 use crate::admission::Admission;
 use crate::budget::Budget;
@@ -48,6 +48,8 @@ pub(crate) struct Service {
     pub(crate) turned_away: Sparse,
     /// Keeps requests that are turned away from filling the log.
     pub(crate) rejected: Sparse,
+    /// Keeps a journal in trouble from filling the log.
+    pub(crate) troubled: Sparse,
     /// Room for large request bodies.
     pub(crate) bodies: Budget,
     /// Room for large answers.
@@ -101,7 +103,24 @@ impl Service {
             JournalError::OwnerFull { .. } => {
                 Fault::new(FaultCode::ResourceExhausted, error.to_string())
             }
-            JournalError::Full { .. } => Fault::new(FaultCode::Unavailable, error.to_string()),
+            JournalError::Full { .. } | JournalError::Busy => {
+                Fault::new(FaultCode::Unavailable, error.to_string())
+            }
+            JournalError::SendConflict { .. } => {
+                Fault::invalid_field("message.messageId", error.to_string())
+            }
+            JournalError::Storage { .. } => {
+                if let Some(unsaid) = self.troubled.may_say(self.clock.monotonic()) {
+                    let error = chain(error);
+                    tracing::error!(error, unsaid, "Journal takes or gives nothing");
+                }
+                // Where the store is, and what its disk says, is the operator's to know.
+                Fault::new(
+                    FaultCode::Unavailable,
+                    "the agent cannot store tasks at the moment, so nothing is done; try again \
+                     later",
+                )
+            }
             JournalError::Audit(why) => {
                 self.metrics.audit_refused();
                 tracing::error!(error = %why, "Audit record was not taken");

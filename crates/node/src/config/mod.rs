@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 use convoke_agent::{AgentConfig, CallSettings, Metadata, RegistryEntry};
 use convoke_identity::regular_file;
+pub use convoke_journal::Durability;
 use convoke_model::system_error;
 
 pub use environment::{Environment, Variables};
@@ -39,9 +40,9 @@ pub use policy::PolicySource;
 pub use schema::schema;
 pub use settings::{Origin, Setting};
 pub use types::{
-    AuditConfig, AuthorizationConfig, DecisionLogConfig, DefaultPolicy, Durability, IdentityConfig,
+    AuditConfig, AuthorizationConfig, DecisionLogConfig, DefaultPolicy, IdentityConfig,
     IdentityFiles, JournalConfig, LimitsConfig, LoggingConfig, MetricsConfig, ObservabilityConfig,
-    OpaConfig, RegoVersion, ServerConfig, Stage, TracingConfig,
+    OpaConfig, RegoVersion, ServerConfig, Stage, TasksConfig, TracingConfig,
 };
 
 /// Where a process finds the files that were open when it began. Standard input is one, and so is
@@ -72,6 +73,8 @@ pub struct Config {
     pub stage: Option<Stage>,
     /// `journal`: where tasks are kept.
     pub journal: JournalConfig,
+    /// `tasks`: how many are worked on.
+    pub tasks: TasksConfig,
     /// The directory for what the agent writes: `data_dir`, or one below the user's state
     /// directory that no other identity shares. It is not made here.
     pub data_dir: PathBuf,

@@ -1,5 +1,6 @@
 //! What a configuration says, once it has been read and checked.
 
+use convoke_journal::Durability;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -215,18 +216,26 @@ pub enum Stage {
     Production,
 }
 
-/// Where tasks are kept.
+/// Where tasks are kept, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalConfig {
     /// `durability`: what an acknowledgement is worth.
     pub durability: Durability,
+    /// `path`: the directory of the store; nothing is in it where tasks are kept in memory.
+    pub path: PathBuf,
+    /// `keep_ended`: how long tasks are kept after their end; `None` is for ever.
+    pub keep_ended: Option<Duration>,
+    /// `keep_tasks`: how many ended tasks are kept.
+    pub keep_tasks: u64,
 }
 
-/// What an acknowledgement is worth.
+/// How many tasks are worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Nothing survives the process.
-    Memory,
+pub struct TasksConfig {
+    /// `concurrency_max`: how many at a time.
+    pub concurrency_max: usize,
+    /// `queue_max`: how many further ones wait.
+    pub queue_max: usize,
 }
 
 impl ServerConfig {

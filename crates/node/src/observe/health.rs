@@ -18,6 +18,7 @@ pub struct Health {
     reload_failing_since: AtomicU64,
     policy_news: Mutex<PolicyNews>,
     audit_healthy: AtomicBool,
+    journal_troubled: AtomicBool,
     server: AtomicU8,
     /// Where the mesh listener is.
     listens_at: OnceLock<SocketAddr>,
@@ -69,6 +70,8 @@ pub struct HealthReport {
     pub reload_failing_since: Option<UnixMillis>,
     /// The audit trail: `ok` or `not writable`.
     pub audit: &'static str,
+    /// The journal: `ok` or `not writable`.
+    pub journal: &'static str,
     /// The server: `ok`, `starting` or `draining`.
     pub server: &'static str,
 }
@@ -173,6 +176,11 @@ impl Health {
         self.audit_healthy.store(healthy, Ordering::Relaxed);
     }
 
+    /// Whether the journal takes tasks.
+    pub fn set_journal_healthy(&self, healthy: bool) {
+        self.journal_troubled.store(!healthy, Ordering::Relaxed);
+    }
+
     /// What the server does now.
     pub fn set_server(&self, phase: ServerPhase) {
         self.server.store(phase as u8, Ordering::Relaxed);
@@ -192,6 +200,8 @@ impl Health {
             _ => "not loaded",
         };
         let audit = if self.audit_healthy.load(Ordering::Relaxed) { OK } else { "not writable" };
+        let journal =
+            if self.journal_troubled.load(Ordering::Relaxed) { "not writable" } else { OK };
         let server = match self.server.load(Ordering::Relaxed) {
             phase if phase == ServerPhase::Accepting as u8 => OK,
             phase if phase == ServerPhase::Draining as u8 => "draining",
@@ -199,7 +209,7 @@ impl Health {
         };
         let since = UnixMillis(self.reload_failing_since.load(Ordering::Relaxed));
         let reload_failing_since = (since.0 != 0).then_some(since);
-        HealthReport { identity, policy, reload_failing_since, audit, server }
+        HealthReport { identity, policy, reload_failing_since, audit, journal, server }
     }
 }
 
@@ -210,7 +220,8 @@ impl HealthReport {
     /// one decides.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        [self.identity, self.policy, self.audit, self.server].iter().all(|check| *check == OK)
+        let Self { identity, policy, audit, journal, server, reload_failing_since: _ } = self;
+        [identity, policy, audit, journal, server].iter().all(|check| **check == OK)
     }
 
     /// The HTTP status that says the same: 200 or 503.
@@ -269,6 +280,7 @@ impl HealthReport {
             "identity": self.identity,
             "policy": policy,
             "audit": self.audit,
+            "journal": self.journal,
             "server": self.server,
         })
     }
@@ -304,6 +316,12 @@ mod tests {
         health.set_svid_valid_until(UnixMillis(u64::MAX));
         health.set_audit_healthy(false);
         check(["ok", "ok", "not writable", "ok"], 503);
+        health.set_audit_healthy(true);
+        health.set_journal_healthy(false);
+        assert_eq!(health.report(now).journal, "not writable");
+        check(["ok", "ok", "ok", "ok"], 503);
+        health.set_journal_healthy(true);
+        check(["ok", "ok", "ok", "ok"], 200);
     }
 
     #[test]
@@ -337,9 +355,13 @@ mod tests {
             policy: OK,
             reload_failing_since: None,
             audit: OK,
+            journal: OK,
             server: "draining",
         };
-        let checks = r#""checks":{"audit":"ok","identity":"ok","policy":"ok","server":"draining"}"#;
+        let checks = concat!(
+            r#""checks":{"audit":"ok","identity":"ok","journal":"ok","#,
+            r#""policy":"ok","server":"draining"}"#
+        );
         assert_eq!(report.ready_body(), format!(r#"{{{checks},"status":"not ready"}}"#));
         let body: serde_json::Value = serde_json::from_str(&report.health_body("a\"\n")).unwrap();
         assert_eq!((&body["agent"], &body["status"]), (&json!("a\"\n"), &json!("degraded")));

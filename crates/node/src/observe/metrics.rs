@@ -45,6 +45,10 @@ pub struct Metrics {
     pub(crate) outward: Arc<CallMetrics>,
     /// Streams that are open.
     pub(crate) streams: Gauge,
+    /// Tasks that are at work.
+    tasks_at_work: Gauge,
+    /// Tasks that wait for their turn.
+    tasks_in_line: Gauge,
     /// What happens to a request before its handler.
     pub(crate) path: PathMetrics,
 }
@@ -208,9 +212,12 @@ impl Metrics {
         let add = registry.sub_registry_with_prefix("agentweave");
         let streams = Gauge::default();
         add.register("active_streams", "Open streams", streams.clone());
+        let (tasks_at_work, tasks_in_line) = (Gauge::default(), Gauge::default());
+        add.register("active_tasks", "Tasks at work", tasks_at_work.clone());
+        add.register("waiting_tasks", "Tasks waiting for their turn", tasks_in_line.clone());
         add.register_collector(Box::new(Render(Arc::clone(&counts), path.clone())));
         let outward = Arc::new(CallMetrics::register(&mut registry, counts.targets.keys()));
-        Self { registry, counts, outward, streams, path }
+        Self { registry, counts, outward, streams, tasks_at_work, tasks_in_line, path }
     }
 
     /// How metrics know `peer`; `None` is who has no credential.
@@ -331,6 +338,13 @@ impl Metrics {
         let Some(place) = ENDS.iter().position(|end| *end == state) else { return };
         self.counts.tasks[place].fetch_add(1, Ordering::Relaxed);
         self.counts.task_seconds.observe(took);
+    }
+
+    /// How many tasks are at work, and how many wait for their turn.
+    pub(crate) fn set_tasks(&self, at_work: usize, in_line: usize) {
+        let count = |tasks: usize| i64::try_from(tasks).unwrap_or(i64::MAX);
+        self.tasks_at_work.set(count(at_work));
+        self.tasks_in_line.set(count(in_line));
     }
 
     /// Who counts what the collector of spans misses.

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::node::StartError;
 use crate::observe::health::Health;
 use crate::path_metrics::PathMetrics;
+use crate::start_error::StartError;
 
 pub use decision_log::DecisionLogError;
 pub use remote::PolicyServerError;

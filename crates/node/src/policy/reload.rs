@@ -13,9 +13,9 @@ use tokio::task::JoinError;
 use super::sources::{Places, Sources, Stamp};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::node::StartError;
 use crate::observe::health::Health;
 use crate::path_metrics::PathMetrics;
+use crate::start_error::StartError;
 
 /// How long a file must not change before it is read. Editors and copies write in pieces, and a
 /// piece of a policy may be a policy, with other rules.

@@ -13,8 +13,8 @@ use convoke_policy::{
 use super::remote::PolicyServer;
 use crate::config::{self, AuthorizationConfig, Config, DefaultPolicy, RegoVersion};
 use crate::digest::sha256_hex;
-use crate::node::StartError;
 use crate::path_metrics::PathMetrics;
+use crate::start_error::StartError;
 
 /// The texts of a policy and of its data.
 pub(super) struct Sources {

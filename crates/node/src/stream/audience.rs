@@ -225,7 +225,9 @@ impl Queue {
 
 impl Until {
     fn is_reached(self, state: TaskState) -> bool {
-        state.is_terminal() || (self == Self::Interrupted && state.is_interrupted())
+        // Who is to sign in somewhere does so beside the stream, and the task may then go on without
+        // a message (A2A 1.0.1 §7.6.1).
+        state.is_terminal() || (self == Self::Interrupted && state == TaskState::InputRequired)
     }
 }
 

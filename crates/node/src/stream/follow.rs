@@ -2,19 +2,22 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+use convoke_a2a::jsonrpc::stream::{task_tail, task_tail_in};
 use convoke_agent::CapabilityIndex;
+use convoke_journal::Events;
 use convoke_model::{
-    AuditRecord, Fault, FaultCode, Json, Message, Operation, RequestId, Revision, SendMessage,
-    SubscribeToTask, TraceContext,
+    AuditRecord, Cursor, Fault, FaultCode, Json, Message, Operation, RequestId, Revision,
+    SendMessage, SubscribeToTask, TaskId, TraceContext,
 };
 use tokio::sync::watch;
 
-use super::{Seat, Subscriber, Subscription, Until};
+use super::{End, Replay, Seat, Subscriber, Subscription, Until};
+use crate::answers::Search;
 use crate::budget::Room;
 use crate::connection::Connection;
 use crate::operations::{Answer, Request, Subject};
 use crate::service::Service;
-use crate::tasks::{Join, Taken, ended};
+use crate::tasks::{Join, Taken, ended, not_found};
 
 /// A task that the caller is about to follow.
 pub(crate) struct Follow {
@@ -50,6 +53,7 @@ impl Rights {
             trace: self.trace,
             about: OnceLock::new(),
             room: Mutex::new(Room::default()),
+            is_idempotent: false,
         };
         let subject = Subject { index: self.capability, params: self.params.clone() };
         request.authorize(self.operation.clone(), &subject).await.map(drop)
@@ -84,10 +88,16 @@ impl Request<'_> {
                 Ok(self.follow(follower, (index, params), outline, (seat, revision)))
             }
             Taken::Task(_, None) => Err(unseen()),
+            // Sent before: whoever sends again follows the task from where it stands.
+            Taken::Known(id) => {
+                let follower = self.rejoin(&id, Until::Interrupted, history).await?;
+                Ok(self.follow(follower, (index, params), outline, (seat, revision)))
+            }
         }
     }
 
-    /// Follows a task that has not ended. `revision` was taken before policy decided.
+    /// Follows a task: one that has not ended, or one that has from a place in it. `revision` was
+    /// taken before policy decided.
     pub(crate) async fn subscribe(
         &self,
         request: SubscribeToTask,
@@ -97,20 +107,82 @@ impl Request<'_> {
     ) -> Result<Answer, Fault> {
         let service = self.service;
         service.put_on_record(Some(audit)).await?;
-        let Some(task) = service.tasks.find(&self.connection.scope, &request.id) else {
-            let stored = self.at_rest(&request.id).await?;
-            return Err(if stored.task.status.state.is_terminal() {
-                ended(&request.id)
-            } else {
-                Fault::new(FaultCode::Unavailable, "the task has just changed; ask again")
-            });
-        };
         let seat = service.streams.seat(&self.connection.caller_name)?;
-        let subscriber = Subscriber::new(Until::Ended);
-        let follower = task.join(service, &subscriber, None, false).await?;
+        let follower = match request.after {
+            Some(after) => self.resume(&request.id, after).await?,
+            None => match service.tasks.find(&self.connection.scope, &request.id) {
+                Some(task) => {
+                    let subscriber = Subscriber::new(Until::Ended);
+                    task.join(service, &subscriber, None, false).await?
+                }
+                None => {
+                    let stored = self.at_rest(&request.id).await?;
+                    return Err(match stored.task.status.state.is_terminal() {
+                        true => ended(&request.id),
+                        false => service.tasks.not_at_hand(&request.id),
+                    });
+                }
+            },
+        };
         let asked = (subject.index, None);
         let operation = Operation::SubscribeToTask(request);
         Ok(self.follow(follower, asked, operation, (seat, revision)))
+    }
+
+    /// Follows the task `id` from behind `after`, also after its end. Where the place means nothing
+    /// any more, from the task as it stands.
+    async fn resume(&self, id: &TaskId, after: Cursor) -> Result<Subscription, Fault> {
+        let (service, scope) = (self.service, &self.connection.scope);
+        let read = service.journal.events(scope, id, after).await;
+        let events = read.map_err(|error| service.commit_fault(&error))?;
+        let Some(events) = events else { return Err(not_found(id)) };
+        let Events::Page { last_seq, .. } = events else {
+            return self.rejoin(id, Until::Ended, None).await;
+        };
+        if let Some(task) = service.tasks.find(scope, id) {
+            return task.join_after(service, &Subscriber::new(Until::Ended), after).await;
+        }
+        let stored = self.at_rest(id).await?;
+        if !stored.task.status.state.is_terminal() {
+            return Err(service.tasks.not_at_hand(id));
+        }
+        let last_seq = stored.last_seq.max(last_seq);
+        let replay = Replay::events(scope, (id, &stored.task.context_id), after, last_seq);
+        Ok(at_its_end(id, replay))
+    }
+
+    /// Follows the task `id` from where it stands, which may be its end.
+    async fn rejoin(
+        &self,
+        id: &TaskId,
+        until: Until,
+        history: Option<u32>,
+    ) -> Result<Subscription, Fault> {
+        let (service, scope) = (self.service, &self.connection.scope);
+        if let Some(task) = service.tasks.find(scope, id) {
+            return task.join(service, &Subscriber::new(until), history, true).await;
+        }
+        let mut search = Search::new(&service.answers, &self.connection.caller_name);
+        loop {
+            let measure = {
+                let stored = self.at_rest(id).await?;
+                let task = &*stored.task;
+                if !task.status.state.is_terminal() {
+                    return Err(service.tasks.not_at_hand(id));
+                }
+                let measure = search.measure(task, history)?;
+                if search.has_room(measure) {
+                    let cursor = Cursor { epoch: service.journal.epoch(), seq: stored.last_seq };
+                    let tail = match measure.capacity() {
+                        None => task_tail(&task.showing(history), cursor),
+                        Some(capacity) => task_tail_in(&task.showing(history), cursor, capacity),
+                    };
+                    return Ok(at_its_end(id, Replay::task(search.found().hold(tail))));
+                }
+                measure
+            };
+            search.wait(measure).await?;
+        }
     }
 
     fn follow(
@@ -131,6 +203,13 @@ impl Request<'_> {
         };
         Answer::Follow(Box::new(Follow { subscription, rights, revision, seat }))
     }
+}
+
+/// Follows what is left of a task that has ended.
+fn at_its_end(id: &TaskId, replay: Replay) -> Subscription {
+    let subscriber = Subscriber::new(Until::Ended);
+    subscriber.end(End::Complete);
+    Subscription { id: id.clone(), task: None, subscriber, replay }
 }
 
 fn unseen() -> Fault {

@@ -6,6 +6,7 @@
 
 mod audience;
 mod follow;
+mod replay;
 mod turn;
 
 use std::collections::VecDeque;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use convoke_a2a::jsonrpc::RequestIdJson;
 use convoke_a2a::jsonrpc::stream::{EVENT_STREAM, HEARTBEAT, Head, fault_event, message_tail};
-use convoke_model::{Fault, FaultCode, Message};
+use convoke_model::{Fault, FaultCode, Message, TaskId};
 use convoke_net::server::{ResponseBody, StreamError};
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use http::Response;
@@ -34,6 +35,7 @@ use crate::tasks::Running;
 pub(crate) use audience::{Audience, End, Shown, Subscriber, Until, state_after};
 pub(crate) use follow::Follow;
 use follow::Rights;
+pub(crate) use replay::Replay;
 use turn::{Turn, Turns};
 
 /// Most streams that one caller may have open at an agent. Source: the design's bounds of streams.
@@ -97,15 +99,19 @@ impl Drop for Seat {
 
 /// One who follows a task, until it is dropped.
 pub(crate) struct Subscription {
-    pub(crate) task: Arc<Running>,
+    pub(crate) id: TaskId,
+    /// `None` if the task has ended, and nothing follows what comes first.
+    pub(crate) task: Option<Arc<Running>>,
     pub(crate) subscriber: Arc<Subscriber>,
-    /// The first event, which holds room if it is large: the task as the subscriber met it.
-    pub(crate) first: Bytes,
+    /// What comes first.
+    pub(crate) replay: Replay,
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.task.leave(&self.subscriber);
+        if let Some(task) = &self.task {
+            task.leave(&self.subscriber);
+        }
     }
 }
 
@@ -124,14 +130,13 @@ struct Stream {
 /// The answer to request `id` that follows a task.
 pub(crate) fn answer(follow: Follow, id: RequestIdJson) -> Response<ResponseBody> {
     let now = Instant::now();
-    let Follow { mut subscription, rights, revision, seat } = follow;
+    let Follow { subscription, rights, revision, seat } = follow;
     let ends_at = rights.connection.ends_at.map(|ends_at| {
         let left = ends_at.saturating_duration_since(now);
         ends_at.checked_sub(LAST_WORDS.min(left / 4)).unwrap_or(now)
     });
     let turns = Turns::new(revision, rights.service.streams.ending.clone(), ends_at);
-    let first = std::mem::take(&mut subscription.first);
-    let mut stream = Stream {
+    let stream = Stream {
         head: Head::new(&id),
         id,
         subscription,
@@ -141,7 +146,6 @@ pub(crate) fn answer(follow: Follow, id: RequestIdJson) -> Response<ResponseBody
         turns,
         _seat: seat,
     };
-    stream.lay_out([first]);
     let pieces = unfold(Box::new(stream), |mut stream| async move {
         let piece = stream.next().await?;
         Some((piece, stream))
@@ -179,6 +183,20 @@ impl Stream {
             }
             if self.done {
                 return None;
+            }
+            // What comes first comes piece by piece, and nothing that is due waits for all of it.
+            if !self.turns.is_due() {
+                match self.subscription.replay.next(&self.rights.service).await {
+                    Ok(Some(tails)) => {
+                        self.lay_out(tails);
+                        continue;
+                    }
+                    Ok(None) => {}
+                    Err(fault) => {
+                        self.fail(&fault);
+                        continue;
+                    }
+                }
             }
             match self.turns.next(&self.subscription.subscriber).await {
                 Turn::Ask => self.ask_again().await,
@@ -227,7 +245,7 @@ impl Stream {
     fn fail(&mut self, fault: &Fault) {
         tracing::info!(
             request_id = self.rights.request_id.as_str(),
-            task_id = self.subscription.task.id().as_str(),
+            task_id = self.subscription.id.as_str(),
             code = fault.code.reason(),
             "Stream ended early"
         );

@@ -64,6 +64,13 @@ impl Turns {
         }
     }
 
+    /// Whether something is to be done before anything is shown.
+    pub(super) fn is_due(&self) -> bool {
+        let now = Instant::now();
+        let must_ask = self.revision.has_changed().unwrap_or(true) || self.rights_at <= now;
+        must_ask || self.end_due(now).is_some()
+    }
+
     /// The next turn, once there is one. Nothing is lost if this is dropped while it waits.
     pub(super) async fn next(&mut self, subscriber: &Subscriber) -> Turn {
         loop {

@@ -1,6 +1,7 @@
 //! Tasks that the node ends itself: nobody works on them any more, or nobody can answer them.
 
 use convoke_engine::Event;
+use convoke_journal::Durability;
 use convoke_model::{AuditEventKind, Fault};
 
 use super::running::{Running, Slot};
@@ -35,28 +36,35 @@ impl Running {
     /// As [`Self::end_if_waiting`], for who holds the slot.
     pub(super) async fn end_slot_if_waiting(&self, service: &Service, slot: &mut Slot) {
         // Whoever asked may have thought better of it.
-        if slot.question.as_ref().is_some_and(|asked| !asked.reply.is_closed()) {
+        let waits = slot.question.as_ref().is_some_and(|asked| !asked.reply.is_closed());
+        if waits && !self.goes_on_later(service) {
             self.end_because(Why::Drain, service, slot).await;
         }
     }
 
+    /// Whether the node that comes next can go on with the task.
+    fn goes_on_later(&self, service: &Service) -> bool {
+        service.journal.durability() != Durability::Memory
+            && self.capability().is_some_and(|index| service.host.descriptor(index).resume)
+    }
+
     async fn end_because(&self, why: Why, service: &Service, slot: &mut Slot) {
         if let Err(fault) = self.try_to_end(why, service, slot).await {
-            tracing::error!(task_id = %self.id, error = %fault, "Task end was not stored");
+            tracing::error!(task_id = %self.id(), error = %fault, "Task end was not stored");
         }
         self.stop().cancel();
     }
 
     async fn try_to_end(&self, why: Why, service: &Service, slot: &mut Slot) -> Result<(), Fault> {
-        let state = slot.fresh(service, &self.scope, &self.id).await?;
+        let state = slot.fresh(service, self.scope(), self.id()).await?;
         if state.is_ended() {
             return Ok(());
         }
         // On record before it can be seen, as everything.
         service.note(AuditEventKind::TaskEnded {
-            task_id: self.id.clone(),
+            task_id: self.id().clone(),
             capability: state.capability().clone(),
-            owner: self.scope.owner.clone(),
+            owner: self.scope().owner.clone(),
             why: why.as_str(),
         });
         self.change(service, slot, [why.event()], None).await

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use convoke_agent::{AskError, Output, OutputError, Question};
-use convoke_model::{Artifact, Content, Message, Part};
+use convoke_model::{Artifact, Content, Json, Message, Part};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::quota::Share;
@@ -39,6 +39,8 @@ struct Inside {
 #[derive(Debug)]
 pub(crate) enum Item {
     Output(Output),
+    /// From here the handler can go on; who said so is told once it is kept.
+    Checkpoint(Json, oneshot::Sender<()>),
     Question(Asked),
     /// Nobody waits for the answer of the open question any more.
     Withdrawal,
@@ -151,6 +153,7 @@ impl Item {
         let bytes = match self {
             Self::Output(Output::Progress { text, .. }) => text.len(),
             Self::Output(Output::Artifact { artifact, .. }) => artifact_bytes(artifact),
+            Self::Checkpoint(value, _) => value.get().len(),
             Self::Question(asked) => asked.question.text.len(),
             Self::Withdrawal => 0,
         };

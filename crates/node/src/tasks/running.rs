@@ -1,65 +1,94 @@
-//! One task at work: its events are decided one after the other, committed, and shown to those who
-//! follow it.
+//! One task that has not ended: its events are decided one after the other, committed, and shown to
+//! those who follow it.
 
-use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as Lock, OnceLock, PoisonError};
 
-use bytes::Bytes;
 use convoke_a2a::jsonrpc::stream::{task_tail, task_tail_in, update_tail};
-use convoke_agent::{AskError, CapabilityIndex, Context, OutputError, Question};
+use convoke_agent::{CapabilityIndex, OutputError, Question};
 use convoke_engine::{Action, Effects, Event, State, decide};
-use convoke_journal::Scope;
-use convoke_model::{AuditRecord, Fault, FaultCode, Json, Message, TaskEvent, TaskId, TaskState};
+use convoke_journal::{Fence, Scope, Step};
+use convoke_model::{
+    AuditRecord, Caller, Cursor, Fault, FaultCode, Message, RequestId, TaskEvent, TaskId,
+    TaskState, Terms, TraceContext,
+};
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::output::{Asked, Batch, Item, Queue};
-use super::said::{artifact, event_of, question, words};
-use super::{CANCEL_GRACE, not_found, state_of};
+use super::output::{Asked, Queue};
+use super::{not_found, state_of};
 use crate::answers::{Search, TaskAnswer};
-use crate::handler::{Outcome, contained};
-use crate::ids;
 use crate::quota::Quota;
 use crate::service::Service;
-use crate::stream::{Audience, End, Shown, Subscriber, Subscription, state_after};
+use crate::stream::{Audience, End, Replay, Shown, Subscriber, Subscription, state_after};
 
-/// One task at work. Whoever changes it holds its slot until the change is committed, so events of
-/// one task are decided one after the other.
+/// One task that has not ended. Whoever changes it holds its slot until the change is committed, so
+/// events of one task are decided one after the other.
 pub(crate) struct Running {
-    pub(super) id: TaskId,
-    pub(super) scope: Scope,
-    /// When it was made.
+    id: TaskId,
+    scope: Scope,
+    capability: Option<CapabilityIndex>,
+    terms: Terms,
+    origin: Origin,
+    /// The right to work on it; zero until its submission is committed, and nobody else has seen it
+    /// by then.
+    fence: OnceLock<Fence>,
+    /// When it was made, or found.
     begun: Instant,
     pub(super) slot: Mutex<Slot>,
     stop: CancellationToken,
     /// True while those who wait for the task can be answered.
     answer: watch::Sender<bool>,
-    /// What its handler says before its end.
-    pub(super) output: Queue,
+    /// What its handler says before its end, while it has one.
+    output: Lock<Option<Arc<Queue>>>,
     audience: Audience,
     /// How many questions a caller may leave open.
     pub(super) questions: Arc<Quota>,
 }
 
+/// What a task's handlers are told of the request that made it.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) caller: Caller,
+    pub(crate) request_id: RequestId,
+    pub(crate) trace: TraceContext,
+}
+
+/// What is fixed about a task before it begins.
+pub(crate) struct Outset {
+    pub(crate) id: TaskId,
+    pub(crate) scope: Scope,
+    /// `None` if the agent no longer has the capability that it was sent to.
+    pub(crate) capability: Option<CapabilityIndex>,
+    pub(crate) terms: Terms,
+    pub(crate) origin: Origin,
+}
+
 #[derive(Default)]
 pub(super) struct Slot {
-    /// `None` once a commit has failed: what the state says may then not be what is stored.
+    /// `None` until somebody asks, and once a commit has failed: what the state says may then not be
+    /// what is stored.
     pub(super) state: Option<State>,
     /// The question that the task waits for an answer to.
     pub(super) question: Option<Asked>,
 }
 
 impl Running {
-    pub(super) fn new(id: TaskId, scope: Scope, state: State, questions: &Arc<Quota>) -> Arc<Self> {
+    /// A task that is about to be made, or has just been found.
+    pub(super) fn new(outset: Outset, questions: &Arc<Quota>) -> Arc<Self> {
+        let Outset { id, scope, capability, terms, origin } = outset;
         Arc::new(Self {
             id,
             scope,
+            capability,
+            terms,
+            origin,
+            fence: OnceLock::new(),
             begun: Instant::now(),
-            slot: Mutex::new(Slot { state: Some(state), question: None }),
+            slot: Mutex::default(),
             stop: CancellationToken::new(),
             answer: watch::Sender::new(false),
-            output: Queue::new(),
+            output: Lock::default(),
             audience: Audience::default(),
             questions: Arc::clone(questions),
         })
@@ -70,9 +99,35 @@ impl Running {
         &self.id
     }
 
+    /// Whose it is.
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The capability that does its work, if the agent still has it.
+    pub(crate) fn capability(&self) -> Option<CapabilityIndex> {
+        self.capability
+    }
+
+    /// On which terms it was taken.
+    pub(crate) fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// What its handlers are told of the request that made it.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// Cancelled when the handler's answer is of no more use.
     pub(crate) fn stop(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// Whoever works on it may do so by `fence`.
+    pub(super) fn is_ours_by(&self, fence: Fence) {
+        // A task is made or found once.
+        let _first = self.fence.set(fence);
     }
 
     /// The answer to `caller` that shows the task as it stands once there is room for it, with at
@@ -124,6 +179,7 @@ impl Running {
         even_if_ended: bool,
     ) -> Result<Subscription, Fault> {
         let mut search = Search::new(&service.answers, &self.scope.owner);
+        let epoch = service.journal.epoch();
         loop {
             let measure = {
                 let mut slot = self.slot.lock().await;
@@ -134,15 +190,16 @@ impl Running {
                 }
                 let measure = search.measure(task, history)?;
                 if search.has_room(measure) {
-                    let last_seq = state.last_seq();
+                    let cursor = Cursor { epoch, seq: state.last_seq() };
                     let is_whole = task.newest(history).len() == task.history.len();
                     let tail = |task| match measure.capacity() {
-                        None => task_tail(task, last_seq),
-                        Some(capacity) => task_tail_in(task, last_seq, capacity),
+                        None => task_tail(task, cursor),
+                        Some(capacity) => task_tail_in(task, cursor, capacity),
                     };
                     let tail = if is_whole { tail(task) } else { tail(&task.showing(history)) };
                     let first = search.found().hold(tail);
-                    return Ok(self.show_to(subscriber, task.status.state, first));
+                    let stands = task.status.state;
+                    return Ok(self.show_to(subscriber, stands, Replay::task(first)));
                 }
                 measure
             };
@@ -151,18 +208,35 @@ impl Running {
         }
     }
 
-    /// Lets `subscriber` follow the task, which is in `state` and shown in `first`. The slot is held.
+    /// Lets `subscriber` follow the task from behind `after`, which is a place in it: what follows it
+    /// comes from the journal first.
+    pub(crate) async fn join_after(
+        self: &Arc<Self>,
+        service: &Service,
+        subscriber: &Arc<Subscriber>,
+        after: Cursor,
+    ) -> Result<Subscription, Fault> {
+        let mut slot = self.slot.lock().await;
+        let state = slot.fresh(service, &self.scope, &self.id).await?;
+        let Some(task) = state.task() else { return Err(not_found(&self.id)) };
+        let replay =
+            Replay::events(&self.scope, (&self.id, state.context_id()), after, state.last_seq());
+        Ok(self.show_to(subscriber, task.status.state, replay))
+    }
+
+    /// Lets `subscriber` follow the task, which is in `state` and shown in `replay`. The slot is held.
     fn show_to(
         self: &Arc<Self>,
         subscriber: &Arc<Subscriber>,
         state: TaskState,
-        first: Bytes,
+        replay: Replay,
     ) -> Subscription {
         // One who watches a task that waits sees more of it; one who has just sent does not.
         if subscriber.begin(state) {
             self.audience.add(subscriber);
         }
-        Subscription { task: Arc::clone(self), subscriber: Arc::clone(subscriber), first }
+        let (task, subscriber) = (Some(Arc::clone(self)), Arc::clone(subscriber));
+        Subscription { id: self.id.clone(), task, subscriber, replay }
     }
 
     pub(crate) fn leave(&self, subscriber: &Arc<Subscriber>) {
@@ -172,40 +246,27 @@ impl Running {
     /// Ends what follows a task that nobody works on any more, and lets go who waits for it. Where
     /// it has ended, this changes nothing.
     pub(super) fn abandon(&self) {
-        self.output.close(OutputError::Ended);
+        self.take_no_output();
         self.audience.end(End::Lost);
         // Who waits gets the task as it stands: nothing more will come of it.
         self.answer.send_replace(true);
     }
 
-    /// Runs the handler to its end, or a little beyond the task's, and commits what it says.
-    pub(super) async fn work(
-        &self,
-        service: &Service,
-        capability: CapabilityIndex,
-        context: Context,
-        params: Json,
-    ) {
-        let handler = async {
-            let mut handler = pin!(contained(service.host.call(capability, context, params)));
-            let outcome = tokio::select! {
-                biased;
-                outcome = &mut handler => Some(outcome),
-                () = self.stop.cancelled() => {
-                    self.output.close(OutputError::Ended);
-                    // What it makes of the time is its own; the task has ended already.
-                    let _tidied = timeout(CANCEL_GRACE, handler).await;
-                    None
-                }
-            };
-            self.output.close(OutputError::Ended);
-            outcome
-        };
-        // One task for both: what the handler says is committed while it goes on.
-        let (outcome, ()) = tokio::join!(handler, self.pump(service));
-        if let Some(outcome) = outcome {
-            self.finish(service, capability, outcome.told()).await;
+    /// What the handler says from here on goes to `output`.
+    pub(super) fn take_output(&self, output: &Arc<Queue>) {
+        *self.output.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(output));
+    }
+
+    fn take_no_output(&self) {
+        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(output) = output {
+            output.close(OutputError::Ended);
         }
+    }
+
+    /// Waits for those who follow the task and are behind, as long as they may keep it waiting.
+    pub(super) async fn let_readers_catch_up(&self) {
+        self.audience.catch_up().await;
     }
 
     /// Ends the task on its owner's behalf.
@@ -240,100 +301,6 @@ impl Running {
         self.change(service, &mut slot, [Event::Message(message)], Some(audit)).await
     }
 
-    /// Commits what the handler says, as it says it.
-    async fn pump(&self, service: &Service) {
-        while let Some(batch) = self.output.take().await {
-            let room = batch.room();
-            if let Err(fault) = self.commit(service, batch).await {
-                tracing::error!(task_id = %self.id, error = %fault, "Handler output was not kept");
-                self.output.close(OutputError::Refused(fault.message));
-            }
-            self.output.done(room);
-            self.audience.catch_up().await;
-        }
-    }
-
-    async fn commit(&self, service: &Service, batch: Batch) -> Result<(), Fault> {
-        let mut slot = self.slot.lock().await;
-        let mut events = Vec::new();
-        for item in batch.items {
-            match item {
-                Item::Output(output) => events.push(event_of(output)),
-                // Whoever asked has thought better of it.
-                Item::Question(asked) if asked.reply.is_closed() => {}
-                Item::Question(asked) => {
-                    let said = std::mem::take(&mut events);
-                    self.change(service, &mut slot, said, None).await?;
-                    self.put(service, &mut slot, asked).await?;
-                }
-                Item::Withdrawal => {
-                    if slot.question.as_ref().is_some_and(|asked| asked.reply.is_closed()) {
-                        slot.question = None;
-                        events.push(Event::HandlerResumed);
-                    }
-                }
-            }
-        }
-        if events.is_empty() {
-            return Ok(());
-        }
-        self.change(service, &mut slot, events, None).await
-    }
-
-    /// Puts a question to the owner.
-    async fn put(&self, service: &Service, slot: &mut Slot, asked: Asked) -> Result<(), Fault> {
-        if slot.question.is_some() {
-            // Whoever asked may have gone; then nobody has to know.
-            let _gone = asked.reply.send(Err(AskError::Busy));
-            return Ok(());
-        }
-        let event = Event::HandlerAsked(question(&asked.question)?);
-        self.change(service, slot, [event], None).await?;
-        // A task that has ended takes no question, and dropping it says so.
-        if slot.state.as_ref().is_some_and(|state| !state.is_ended()) {
-            slot.question = Some(asked);
-        }
-        if service.tasks.are_draining() {
-            self.end_slot_if_waiting(service, slot).await;
-        }
-        Ok(())
-    }
-
-    async fn finish(&self, service: &Service, capability: CapabilityIndex, outcome: Outcome) {
-        let event = match (outcome, self.output.refusal()) {
-            (Outcome::Panicked, _) => Event::HandlerPanicked { message_id: ids::message() },
-            // A result without what came before it would pass for the whole.
-            (Outcome::Returned(Ok(_)), Some(why)) => {
-                Event::HandlerFinished(Err(words(why.to_string())))
-            }
-            (Outcome::Returned(Ok(result)), None) => {
-                match service.host.check_output(capability, &result) {
-                    Ok(()) => Event::HandlerFinished(Ok(artifact(result))),
-                    Err(fault) => {
-                        tracing::error!(error = %fault, "Capability broke its output schema");
-                        Event::HandlerFinished(Err(words(fault.message)))
-                    }
-                }
-            }
-            (Outcome::Returned(Err(fault)), _) => Event::HandlerFinished(Err(words(fault.message))),
-        };
-        if let Err(fault) = self.step(service, event).await {
-            // The result could not be kept; that it could not is kept instead, because a task that
-            // nobody works on must not stay working.
-            tracing::error!(task_id = %self.id, error = %fault, "Task result was not stored");
-            let why = words(format!("the result could not be stored: {fault}"));
-            if let Err(fault) = self.step(service, Event::HandlerFinished(Err(why))).await {
-                tracing::error!(task_id = %self.id, error = %fault, "Task end was not stored");
-                self.answer.send_replace(true);
-            }
-        }
-    }
-
-    async fn step(&self, service: &Service, event: Event) -> Result<(), Fault> {
-        let mut slot = self.slot.lock().await;
-        self.change(service, &mut slot, [event], None).await
-    }
-
     /// Decides events, commits what follows from all of them at once, shows it and acts on it. If
     /// one is refused, so is what comes after it, and what came before it is kept.
     pub(super) async fn change(
@@ -353,54 +320,79 @@ impl Running {
         let now = service.clock.now();
         let refused =
             events.into_iter().find_map(|event| decide(&mut state, event, now, &mut effects).err());
-        if effects.records.is_empty() {
+        let Effects { events, records, actions } = effects;
+        if events.is_empty() && records.is_empty() {
             slot.state = Some(state);
             service.put_on_record(audit).await?;
         } else {
-            let records = effects.records;
-            let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
-            let expected = state.last_seq().saturating_sub(count);
-            let shown = self.shown(&state, &records, expected);
-            let committed =
-                service.journal.append(&self.scope, &self.id, expected, records, audit).await;
+            let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
+            let expected_seq = state.last_seq().saturating_sub(count);
+            let shown = self.shown(service, &state, &events, expected_seq);
+            let fence = self.fence.get().copied().unwrap_or(Fence(0));
+            let step = Step { expected_seq, fence, events, records };
+            let committed = service.journal.append(&self.scope, &self.id, step, audit).await;
             committed.map_err(|error| service.commit_fault(&error))?;
-            self.audience.show(&shown);
-            let stands = state.task().map(|task| task.status.state);
-            let waits = stands.is_some_and(|it| it.is_terminal() || it.is_interrupted());
-            self.answer.send_if_modified(|answer| std::mem::replace(answer, waits) != waits);
-            if let (true, Some(end)) = (state.is_ended(), stands) {
-                service.metrics.task_ended(end, self.begun.elapsed());
-                // Whoever asked may go on beside its handler, and would wait for ever.
-                slot.question = None;
-            }
-            slot.state = Some(state);
+            self.committed(service, slot, state, &shown);
         }
-        for action in effects.actions {
+        for action in actions {
             match action {
                 Action::StopHandler => self.stop.cancel(),
                 Action::ResumeHandler => slot.resume(),
                 // Said above, where the state says it.
                 Action::Answer => {}
-                // The handler was started when the task was made, and a task has one.
+                // Whoever works on the task sees to its handlers.
                 Action::RunHandler => {}
             }
         }
         refused.map_or(Ok(()), Err)
     }
 
+    /// The journal has what `state` says: those who follow the task are shown it, and those who wait
+    /// for it are answered.
+    pub(super) fn committed(
+        &self,
+        service: &Service,
+        slot: &mut Slot,
+        state: State,
+        shown: &[Shown],
+    ) {
+        self.audience.show(shown);
+        let stands = state.task().map(|task| task.status.state);
+        let waits = stands.is_some_and(|it| it.is_terminal() || it.is_interrupted());
+        self.answer.send_if_modified(|answer| std::mem::replace(answer, waits) != waits);
+        if let (true, Some(end)) = (state.is_ended(), stands) {
+            service.metrics.task_ended(end, self.begun.elapsed());
+            // Whoever asked may go on beside its handler, and would wait for ever.
+            slot.question = None;
+        }
+        slot.state = Some(state);
+    }
+
     /// The events as those who follow the task get them; nothing if nobody does. Nobody can join
     /// while the slot is held.
-    fn shown(&self, state: &State, records: &[TaskEvent], before: u64) -> Vec<Shown> {
+    fn shown(
+        &self,
+        service: &Service,
+        state: &State,
+        events: &[TaskEvent],
+        before: u64,
+    ) -> Vec<Shown> {
         if self.audience.is_empty() {
             return Vec::new();
         }
-        (before + 1..)
-            .zip(records)
-            .filter_map(|(seq, event)| {
-                let bytes = update_tail(state.id(), state.context_id(), event, seq)?;
-                Some(Shown { bytes, state: state_after(event) })
-            })
-            .collect()
+        let epoch = service.journal.epoch();
+        // The engine puts a message behind the status that it brings about.
+        let Some(mut current) = state.task().map(|task| &task.status) else { return Vec::new() };
+        let mut shown = Vec::with_capacity(events.len());
+        for (seq, event) in (before + 1..).zip(events) {
+            if let TaskEvent::Status(new) = event {
+                current = new;
+            }
+            let cursor = Cursor { epoch, seq };
+            let bytes = update_tail(state.id(), state.context_id(), event, current, cursor);
+            shown.extend(bytes.map(|bytes| Shown { bytes, state: state_after(event) }));
+        }
+        shown
     }
 }
 
@@ -431,7 +423,7 @@ impl Slot {
 }
 
 /// The state of a task as it is stored.
-async fn reload(service: &Service, scope: &Scope, id: &TaskId) -> Result<State, Fault> {
+pub(super) async fn reload(service: &Service, scope: &Scope, id: &TaskId) -> Result<State, Fault> {
     match service.journal.read(scope, id).await.map_err(|error| service.commit_fault(&error))? {
         Some(stored) => Ok(state_of(stored)),
         None => Err(not_found(id)),
@@ -442,49 +434,4 @@ async fn reload(service: &Service, scope: &Scope, id: &TaskId) -> Result<State, 
 pub(crate) fn ended(id: &TaskId) -> Fault {
     let text = format!("task `{id}` has ended, so nothing follows; read it with `GetTask`");
     Fault::new(FaultCode::UnsupportedOperation, text).with("taskId", id.as_str())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use convoke_model::{Caller, CapabilityName, SpiffeId};
-    use futures_util::FutureExt;
-    use tokio::sync::oneshot;
-
-    use super::*;
-    use crate::stream::Until;
-
-    fn running() -> Arc<Running> {
-        let agent = SpiffeId::parse("spiffe://example.org/agent/worker").unwrap();
-        let id = ids::task();
-        let capability = CapabilityName::parse("work").unwrap();
-        let state = State::new(id.clone(), ids::context(), capability);
-        Running::new(id, Scope::new(agent, &Caller::Anonymous), state, &Quota::new(1))
-    }
-
-    #[test]
-    fn who_waits_for_a_task_that_nobody_works_on_any_more_is_answered() {
-        let running = running();
-        assert_eq!(running.answered().now_or_never(), None);
-        running.abandon();
-        assert_eq!(running.answered().now_or_never(), Some(()));
-    }
-
-    #[test]
-    fn who_has_gone_before_the_task_was_made_does_not_follow_it() {
-        let running = running();
-        for has_gone in [false, true] {
-            let (say, mut said) = oneshot::channel();
-            if has_gone {
-                said.close();
-            }
-            let subscriber = Subscriber::new(Until::Ended);
-            let follower =
-                running.show_to(&subscriber, TaskState::Working, Bytes::from_static(b"task"));
-            assert!(!running.audience.is_empty());
-            drop(say.send(follower));
-            assert_eq!(running.audience.is_empty(), has_gone);
-        }
-    }
 }

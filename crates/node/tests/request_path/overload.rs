@@ -60,9 +60,14 @@ async fn who_has_its_part_is_turned_away_and_nobody_else() {
 /// Tasks go on without a request, so the places of requests do not bound them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_has_only_so_many_tasks_at_work() {
-    const PART: usize = 2_500;
+    const AT_WORK: usize = 50;
+    const IN_LINE: usize = 25;
+    const PART: usize = AT_WORK + IN_LINE;
     let (host, gate) = held();
-    let world = World::start(host, EVERYBODY).await;
+    let few = |yaml: &mut Value| {
+        yaml["tasks"] = json!({"concurrency_max": 4 * AT_WORK, "queue_max": 4 * IN_LINE});
+    };
+    let world = World::start_with(host, EVERYBODY, few).await;
     let mut wire = Wire::connect(world.dev_address()).await.unwrap();
     let mut task = send("hold_task", json!({}));
     task["configuration"] = json!({"returnImmediately": true});
@@ -72,7 +77,7 @@ async fn a_caller_has_only_so_many_tasks_at_work() {
     let refused = wire.rpc("SendMessage", &task, "").await;
     assert_eq!(refused.status, 429);
     assert_eq!(refused.reason().as_deref(), Some("RESOURCE_EXHAUSTED"));
-    assert!(refused.body.contains("2500 of your tasks are at work here"), "{}", refused.body);
+    assert!(refused.body.contains("25 of your tasks wait here already"), "{}", refused.body);
 
     // Another caller does not notice, and neither does what makes no task.
     let ann = world.client("/user/ann").await;

@@ -90,6 +90,7 @@ const OPERATIONS: &[OperationKind] = &[
     OperationKind::SendMessage,
     OperationKind::SendStreamingMessage,
     OperationKind::GetTask,
+    OperationKind::ListTasks,
     OperationKind::CancelTask,
     OperationKind::SubscribeToTask,
 ];
@@ -105,6 +106,7 @@ fn operation(kind: OperationKind) -> Value {
             request
         }
         OperationKind::GetTask => rpc("GetTask", &task),
+        OperationKind::ListTasks => rpc("ListTasks", &json!({})),
         OperationKind::CancelTask => rpc("CancelTask", &task),
         OperationKind::SubscribeToTask => rpc("SubscribeToTask", &task),
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use convoke_a2a::client::{AnswerError, EventReader, StreamItem, parse_event};
 use convoke_a2a::jsonrpc::RequestIdJson;
-use convoke_model::{Content, Task, TaskEvent, TaskState};
+use convoke_model::{Content, Cursor, Task, TaskEvent, TaskState};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -81,7 +81,7 @@ impl Wire {
             loop {
                 if let Some(event) = self.events.next_event().unwrap() {
                     if let Some(seq) = event.id {
-                        self.seq = seq.parse().unwrap();
+                        self.seq = seq.parse::<Cursor>().unwrap().seq;
                     }
                     return Some(parse_event(&RequestIdJson::from(7), &event.data));
                 }

@@ -73,6 +73,7 @@ pub(in crate::config) const SECTIONS: &[SectionKey] = &[
         is_open: true,
     },
     section("journal", "where tasks are kept"),
+    section("tasks", "how many tasks are worked on"),
 ];
 
 /// The keys.
@@ -582,10 +583,40 @@ pub(in crate::config) const KEYS: &[Key] = &[
     .was(&["agent.environment", "AGENTWEAVE_ENV", "AGENTWEAVE_ENVIRONMENT"]),
     key(
         "journal.durability",
-        Words(&["memory", "relaxed", "strict"]),
-        Is("memory"),
-        "tasks end with the process; `relaxed` and `strict` are known and refused, because they \
-         come with a later version",
+        Words(&["strict", "relaxed", "memory"]),
+        Is("strict"),
+        "what an acknowledged task survives: a power cut, the end of the process, or nothing",
+    ),
+    key(
+        "journal.path",
+        Text("directory"),
+        Or("`journal` in `data_dir`"),
+        "where tasks are stored; one node at a time uses it",
+    ),
+    key(
+        "journal.keep_ended",
+        Duration(1000, 3650 * DAY, true),
+        Is("720h"),
+        "how long tasks are kept after their end",
+    ),
+    key(
+        "journal.keep_tasks",
+        Number(1000, 1_000_000_000),
+        Is("1000000"),
+        "how many ended tasks are kept; beyond that the oldest go earlier",
+    ),
+    key(
+        "tasks.concurrency_max",
+        Number(1, 1_000_000),
+        Is("10000"),
+        "how many tasks are worked on at a time, those that wait for their caller included; one \
+         caller may have a quarter",
+    ),
+    key(
+        "tasks.queue_max",
+        Number(0, 10_000_000),
+        Is("100000"),
+        "how many further tasks wait for their turn; one caller may have a quarter",
     ),
     key("data_dir", Text("directory"), Or("see below"), "for what the agent writes"),
 ];

@@ -13,24 +13,23 @@ mod secrets;
 mod server;
 mod warnings;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use convoke_agent::Metadata;
+use convoke_journal::Durability;
 
 use super::error::Problem;
 use super::identity::{Positions, named};
 use super::reader::{Report, Section};
 use super::settings::Setting;
 use super::{
-    Config, ConfigError, Durability, Environment, IdentityConfig, JournalConfig, MetricsConfig,
-    ServerConfig, Stage, overrides, unknown, yaml,
+    Config, ConfigError, Environment, IdentityConfig, JournalConfig, MetricsConfig, ServerConfig,
+    Stage, TasksConfig, overrides, unknown, yaml,
 };
 
 /// Line and column of something in the file, as far as they are known.
 pub(super) type Position = (Option<usize>, Option<usize>);
-
-/// What messages say of a value that the design has and this version has not.
-const LATER: &str = "comes with a later version";
 
 /// Reads and checks `text` with what `env` says on top, reporting all that is wrong with it.
 pub(super) fn config(
@@ -80,6 +79,7 @@ fn whole(root: &Section<'_>, name: &str, env: &Environment, report: &Report) -> 
         ],
     );
     let journal = journal(&root.section("journal"));
+    let tasks = tasks(&root.section("tasks"));
     let data_dir = root.text("data_dir").map(PathBuf::from).or_else(|| {
         // Without an identity the file is refused anyway, and for a better reason.
         let identity = identity.as_ref().filter(|_| !root.has("data_dir"))?;
@@ -113,7 +113,8 @@ fn whole(root: &Section<'_>, name: &str, env: &Environment, report: &Report) -> 
         observability,
         metadata,
         stage,
-        journal: journal?,
+        journal: journal?.finish(root, &data_dir),
+        tasks: tasks?,
         data_dir,
         policy_at: root
             .place("authorization.policy_file")
@@ -165,26 +166,48 @@ fn metadata(section: &Section<'_>, identity: Option<&IdentityConfig>) -> Option<
     })
 }
 
-fn journal(section: &Section<'_>) -> Option<JournalConfig> {
-    #[derive(Clone, Copy)]
-    enum Word {
-        Memory,
-        OnDisk(&'static str),
-    }
+/// `journal` before the data directory is known.
+struct Journal {
+    durability: Durability,
+    path: Option<PathBuf>,
+    keep_ended: Option<Duration>,
+    keep_tasks: u64,
+}
+
+fn journal(section: &Section<'_>) -> Option<Journal> {
     let words = [
-        ("memory", Word::Memory),
-        ("relaxed", Word::OnDisk("relaxed")),
-        ("strict", Word::OnDisk("strict")),
+        ("memory", Durability::Memory),
+        ("relaxed", Durability::Relaxed),
+        ("strict", Durability::Strict),
     ];
-    match section.word("durability", &words)? {
-        Word::Memory => Some(JournalConfig { durability: Durability::Memory }),
-        Word::OnDisk(word) => {
-            let message = format!("`journal.durability` is `{word}`, which {LATER}");
-            let cure = Some("use `memory`, which loses tasks at exit");
-            section.problem("durability", &message, cure);
-            None
-        }
+    let durability = section.word("durability", &words);
+    let path = section.text("path").map(PathBuf::from);
+    let keep_ended = section.duration_or_never("keep_ended");
+    let keep_tasks = section.number("keep_tasks");
+    Some(Journal {
+        durability: durability?,
+        path,
+        keep_ended: keep_ended?,
+        keep_tasks: keep_tasks?,
+    })
+}
+
+impl Journal {
+    fn finish(self, root: &Section<'_>, data_dir: &Path) -> JournalConfig {
+        let path = self.path.unwrap_or_else(|| {
+            let path = data_dir.join("journal");
+            root.worked_out("journal.path", path.display());
+            path
+        });
+        let Self { durability, keep_ended, keep_tasks, .. } = self;
+        JournalConfig { durability, path, keep_ended, keep_tasks }
     }
+}
+
+fn tasks(section: &Section<'_>) -> Option<TasksConfig> {
+    let concurrency_max = section.number("concurrency_max");
+    let queue_max = section.number("queue_max");
+    Some(TasksConfig { concurrency_max: concurrency_max?, queue_max: queue_max? })
 }
 
 /// Whether both listeners would ask for the same socket. Port 0 never collides.

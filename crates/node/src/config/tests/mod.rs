@@ -85,7 +85,13 @@ fn defaults_are_these() {
             extra: BTreeMap::new(),
         },
         stage: None,
-        journal: JournalConfig { durability: Durability::Memory },
+        journal: JournalConfig {
+            durability: Durability::Strict,
+            path: data_dir.join("journal"),
+            keep_ended: Some(Duration::from_secs(30 * 86_400)),
+            keep_tasks: 1_000_000,
+        },
+        tasks: TasksConfig { concurrency_max: 10_000, queue_max: 100_000 },
         data_dir,
         policy_at: (None, None),
         files_at: Default::default(),
@@ -185,7 +191,8 @@ observability:
   audit: {path: /a.jsonl, sync: true, rotate_bytes: 100MiB, keep: 9}
 metadata: {cloud: aws, zones: [1, 2.5, {a: null}], description: ""}
 environment: staging
-journal: {durability: memory}
+journal: {durability: memory, path: /j, keep_ended: never, keep_tasks: 1000}
+tasks: {concurrency_max: 3, queue_max: 0}
 data_dir: /d
 "#;
     let config = parse(&text.replace("SECRET", &secret.display().to_string())).unwrap();
@@ -357,7 +364,7 @@ fn all_problems_are_reported_at_once() {
          worker.yaml:4:9: `server.port` is 70000, not a whole number from 0 to 65535\n\
          worker.yaml:5:3: unknown key `server.hots`; did you mean `host`?\n\
          worker.yaml:6:1: unknown key `logs`; known keys are identity, authorization, server, \
-         agent_registry, calls, observability, metadata, journal, environment, data_dir"
+         agent_registry, calls, observability, metadata, journal, tasks, environment, data_dir"
     );
 }
 
