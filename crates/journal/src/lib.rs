@@ -34,6 +34,7 @@ pub use json_lines::{
 pub use memory::{MemoryJournal, MemoryLimits};
 #[cfg(any(test, feature = "test-util"))]
 pub use memory_sink::MemorySink;
+pub use sqlite::maintenance;
 pub use sqlite::{Fatal, OpenError, Retention, SqliteJournal, SqliteOptions, WriterCounts};
 
 /// A future behind a pointer, so that the traits here can be used as objects.

@@ -4,10 +4,12 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use convoke_model::{AuditRecord, CapabilityName, ContextId, TaskEvent, TaskId, TaskRecord, Terms};
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::chore::Chore;
 use super::error::StoreError;
+use super::heads::Heads;
 use super::shared::Shared;
 use crate::stored::{encode_event, encode_record, record_kind};
 use crate::{Created, Fence, JournalError, NewTask, Scope, SendKey, Step};
@@ -242,6 +244,21 @@ impl Queue {
         };
         changes.room = Some(room.ok_or(JournalError::Busy)?);
         Ok(())
+    }
+
+    /// Has the writer do a chore, and waits until it is committed. It blocks, so it is for threads of
+    /// our own.
+    ///
+    /// # Errors
+    ///
+    /// What the chore said, or why it could not be committed.
+    pub(super) fn run_chore<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection, &mut Heads) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (chore, result) = Chore::new(work);
+        self.send(Job::Chore(chore))?;
+        result.blocking_recv().unwrap_or(Err(StoreError::Closed))
     }
 
     /// Hands a job to the writer.

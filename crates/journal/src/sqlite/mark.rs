@@ -78,6 +78,15 @@ impl MarkFile {
         Ok((Self { file, path }, found))
     }
 
+    /// Tells what is there, and changes nothing.
+    pub(super) fn peek(directory: &Path) -> Found {
+        match std::fs::read(directory.join(NAME)) {
+            Ok(text) => Mark::parse(&text).map_or(Found::Unreadable, Found::Mark),
+            Err(error) if error.kind() == ErrorKind::NotFound => Found::Missing,
+            Err(_) => Found::Unreadable,
+        }
+    }
+
     /// Writes over what is there.
     ///
     /// # Errors

@@ -13,6 +13,9 @@ const APPLICATION_ID: i64 = 0x436f_6e76;
 /// changed.
 const STEPS: &[&str] = &[include_str!("schema.sql")];
 
+/// The newest format, which is the number of steps.
+pub(super) const FORMAT: i64 = STEPS.len() as i64;
+
 /// What a file is before it is brought up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {

@@ -14,6 +14,7 @@ mod list;
 mod load;
 mod lock;
 mod lookup;
+pub mod maintenance;
 mod mark;
 mod migrate;
 mod open;
@@ -284,10 +285,11 @@ impl SqliteJournal {
         for thread in beside {
             panicked |= thread.join().is_err();
         }
+        // Whoever closes the store last writes its log back, so the writer is the last one.
+        self.readers.close();
         // A writer that has ended needs not to be told.
         drop(self.queue.send(Job::Close));
         panicked |= writer.join().is_err();
-        self.readers.close();
         if panicked {
             let path = self.shared.path.display();
             tracing::error!(%path, "a thread of the journal has panicked");

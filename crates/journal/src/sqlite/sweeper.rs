@@ -3,12 +3,10 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::chore::Chore;
-use super::job::{Job, Queue};
+use super::job::Queue;
 use super::lookup::now;
 use super::retention::{Retention, Sweep};
 use super::shared::Shared;
-use super::wait::wait;
 
 /// How long it leaves a journal that was just opened to those who find their tasks again.
 const START: Duration = Duration::from_secs(10);
@@ -44,13 +42,12 @@ impl Sweeper {
 
     /// One step in a commit of its own; `None` if nothing came of it.
     fn step(&self, mut sweep: Sweep) -> Option<(Sweep, Duration)> {
-        let (chore, done) = Chore::new(move |connection, _heads| {
+        let done = self.queue.run_chore(move |connection, _heads| {
             // Heads are of tasks that have not ended, which no step touches.
             let rest = sweep.step(connection, now())?;
             Ok((sweep, rest))
         });
-        self.queue.send(Job::Chore(chore)).ok()?;
-        wait(done).ok()?.ok()
+        done.ok()
     }
 
     /// `false` means that the journal closes.

@@ -1,6 +1,7 @@
 use convoke_model::{ArtifactId, Checkpoint, ContextId, MessageId, TaskId};
 use proptest::prelude::*;
 
+use super::read::StoredError;
 use super::*;
 
 /// The bodies of format 1 as the first release wrote them. This file never changes: a store of that
