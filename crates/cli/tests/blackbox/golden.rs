@@ -4,11 +4,19 @@ use std::path::Path;
 
 use crate::world::World;
 
-const COMMANDS: [&str; 32] = [
+const COMMANDS: [&str; 40] = [
     "",
     "demo",
     "serve",
     "call",
+    "task",
+    "task send",
+    "task stream",
+    "task get",
+    "task list",
+    "task cancel",
+    "task subscribe",
+    "task input",
     "card",
     "card show",
     "health",
@@ -40,7 +48,8 @@ const COMMANDS: [&str; 32] = [
 ];
 
 /// Commands that only hold others, which have the examples.
-const GROUPS: [&str; 7] = ["", "card", "config", "identity", "identity entry", "policy", "authz"];
+const GROUPS: [&str; 8] =
+    ["", "task", "card", "config", "identity", "identity entry", "policy", "authz"];
 
 #[test]
 fn help_is_as_recorded_and_has_examples() {
