@@ -1,10 +1,10 @@
 //! `convoke task`: sent, followed, found again, ended, saved, taken up again, left alone.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -238,6 +238,63 @@ fn a_stream_that_is_cut_is_taken_up_again_without_gap_or_repeat() {
     assert_eq!(all.last().and_then(state), Some("TASK_STATE_COMPLETED"));
     assert_eq!(fs::read_dir(world.path("saved")).unwrap().count(), 1);
     drop(worker);
+}
+
+/// Carries connections to wherever the agent is now.
+fn moving_proxy(to: Arc<Mutex<SocketAddr>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let to = *to.lock().unwrap();
+            // Where nobody is, the connection ends.
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(to)) else { continue };
+            let (mut up_from, mut up_to) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut up_from, &mut up_to));
+            thread::spawn(move || carry(server, client, false));
+        }
+    });
+    address
+}
+
+#[test]
+fn whoever_follows_a_task_hears_how_it_ended_after_the_agent_was_killed() {
+    let world = World::new();
+    let _issuer = world.issuer("example.org");
+    let (mut agent, worker) = agents(&world);
+    worker.signal("STOP");
+    let place = Arc::new(Mutex::new(agent.dev.unwrap()));
+    let proxy = moving_proxy(Arc::clone(&place));
+    let sent = task(&world, proxy, "send", &process(WORK, &["--no-wait"])).json();
+    let id = sent["id"].as_str().unwrap().to_owned();
+
+    let mut following = {
+        let address = format!("http://{proxy}");
+        let mut command = world.command(&line("subscribe", &address, &[&id]));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    // The command ends by itself at the latest when it has no more patience.
+    let mut stdout = BufReader::new(following.stdout.take().unwrap());
+    let mut text = String::new();
+    stdout.read_line(&mut text).unwrap();
+    agent.kill();
+    drop(agent);
+    let setup = Setup { worker_port: Some(worker.port), dev: true, ..Setup::default() };
+    let agent = world.orchestrator(&setup);
+    *place.lock().unwrap() = agent.dev.unwrap();
+
+    stdout.read_to_string(&mut text).unwrap();
+    let output = following.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let done = Done { code: output.status.code(), stdout: text, stderr };
+    assert_eq!(done.code, Some(9), "{done:?}");
+    assert!(done.stderr.contains("taking it up again"), "{done:?}");
+    let all = events(&done);
+    let seqs = numbers(&all);
+    assert!(seqs.windows(2).all(|two| two[1] == two[0] + 1), "{seqs:?}");
+    assert_eq!(all.last().and_then(state), Some("TASK_STATE_FAILED"), "{done:?}");
+    worker.signal("CONT");
 }
 
 /// An agent of somebody else: it answers each request, in order, with a result, as a stream of events
