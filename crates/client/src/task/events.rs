@@ -33,6 +33,8 @@ pub struct Events {
     id: RequestIdJson,
     stream: Streamed,
     reader: EventReader,
+    /// Until when both ends' certificates are good, where there are any.
+    good_until: Option<Instant>,
     /// When the stream began, and when it gave its last sign.
     life: (Instant, Instant),
     is_over: bool,
@@ -49,7 +51,14 @@ impl Events {
     pub(super) fn new(way: Way, name: CapabilityName, id: RequestIdJson, stream: Streamed) -> Self {
         let reader = EventReader::new(limits::RESPONSE_BYTES_MAX);
         let now = Instant::now();
-        Self { way, name, id, stream, reader, life: (now, now), is_over: false }
+        let good_until = match &way {
+            Way::Mesh { client, .. } => {
+                let certificates = stream.peer_certificates();
+                now.checked_add(convoke_identity::tls::lifetime(&client.0.source, certificates))
+            }
+            Way::Open(_) => None,
+        };
+        Self { way, name, id, stream, reader, good_until, life: (now, now), is_over: false }
     }
 
     /// The next event; `None` after the last. A stream may also end where its task waits for the
@@ -101,9 +110,16 @@ impl Events {
         self.life.1.duration_since(self.life.0)
     }
 
-    /// The next bytes, for as long as the agent is trusted.
+    /// The next bytes, for as long as the agent is trusted and the certificates are good.
     async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, Broke> {
-        let chunk = self.stream.chunk(Instant::now() + SILENCE_MAX);
+        // Agents of ours end a connection before its certificates do. Whoever does not is left.
+        let silent = Instant::now() + SILENCE_MAX;
+        let until = self.good_until.map_or(silent, |good| good.min(silent));
+        if until <= Instant::now() {
+            let (asked, address) = (self.name.as_str().to_owned(), self.way.address().to_owned());
+            return Err(Broke { error: TaskError::Ended { asked, address }, may_pass: true });
+        }
+        let chunk = self.stream.chunk(until);
         match &self.way {
             Way::Mesh { client, endpoint } => {
                 let at = endpoint.at(&self.name);

@@ -13,6 +13,11 @@ use super::{Event, Events, TaskError, Tasks, is_idempotent, name};
 use crate::backoff::pause;
 use crate::random::Random;
 
+/// A stream that gives signs for as long as this shows that the agent is there, be it without news.
+/// Agents of ours give one every 15 seconds; and no agent makes us come again more often than this
+/// for ever.
+const ALIVE: Duration = Duration::from_secs(10);
+
 /// What whoever follows a task hears.
 #[derive(Debug)]
 pub enum Followed {
@@ -34,8 +39,8 @@ pub enum Followed {
 }
 
 /// Follows a task over streams that may break. Each event is told once. A stream is taken up again
-/// behind what was heard, after pauses that grow as the settings of calls say, until nothing new has
-/// come for as long as [`Tasks::patience`] says. What cannot be begun at all is an error at once.
+/// behind what was heard, after pauses that grow as the settings of calls say, until neither news nor
+/// a stream that lives has come for as long as [`Tasks::patience`] says. What cannot be begun at all is an error at once.
 #[derive(Debug)]
 pub struct Following {
     tasks: Tasks,
@@ -127,7 +132,10 @@ impl Following {
                         self.is_over = true;
                         return Ok(Some(Followed::Event { event, reset }));
                     }
-                    Err(error) => Broke { may_pass: self.any && error.may_pass(), error },
+                    Err(error) => {
+                        let begun = self.any || self.failures > 0;
+                        Broke { may_pass: begun && error.may_pass(), error }
+                    }
                 },
                 Some(events) => match events.next_or_broke().await {
                     Ok(Some(event)) if self.is_known(&event) => continue,
@@ -147,7 +155,7 @@ impl Following {
             };
             // A stream that lives has nothing to tell as long as nothing happens.
             let lived = self.events.take().map(|events| events.lived());
-            if lived.is_some_and(|lived| lived >= self.tasks.patience) {
+            if lived.is_some_and(|lived| lived >= ALIVE) {
                 self.failures = 0;
             }
             return self.cut(broke).map(Some);

@@ -347,8 +347,12 @@ async fn what_cannot_be_taken_up_is_an_error() {
     // Who sends so that twice is once sends again.
     let mut again = message();
     again.message.extensions = vec![IDEMPOTENT_SEND_EXTENSION.to_owned()];
-    let world = World::open(vec![stream(Vec::new()), stream(vec![snapshot(S::Completed, 4)])]);
-    assert_eq!(heard(world.tasks.stream_resuming(again)).await, ["cut", "4"]);
+    let world = World::open(vec![
+        stream(Vec::new()),
+        refusal(FaultCode::Unavailable),
+        stream(vec![snapshot(S::Completed, 4)]),
+    ]);
+    assert_eq!(heard(world.tasks.stream_resuming(again)).await, ["cut", "cut", "4"]);
     // Without retries, once is all.
     let world = World::open(vec![stream(vec![snapshot(S::Working, 2)])]);
     let once = RetrySettings { attempts_max: 1, ..RetrySettings::default() };

@@ -8,6 +8,7 @@ use http::response::Parts;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
+use rustls_pki_types::CertificateDer;
 use tokio::time::{Instant, timeout_at};
 
 use super::pool::{address_request, start};
@@ -21,6 +22,7 @@ pub struct Streamed {
     head: Parts,
     body: Incoming,
     address: Address,
+    peer_certificates: Vec<CertificateDer<'static>>,
     /// What keeps the connection open.
     _sender: SendRequest<Full<Bytes>>,
 }
@@ -45,10 +47,15 @@ pub async fn open(
         return Err(SendError::SchemeMismatch { address: address.clone() });
     }
     address_request(&mut request, address);
+    let mut peer_certificates = Vec::new();
     let (mut sender, driver) = match &route.tls {
         None => start(address, dialer.dial(address, deadline).await?).await?,
         Some(tls) => {
-            start(address, dialer.dial_tls(address, Arc::clone(tls), deadline).await?).await?
+            let dialled = dialer.dial_tls(address, Arc::clone(tls), deadline).await?;
+            let certificates = dialled.get_ref().1.peer_certificates().unwrap_or_default();
+            peer_certificates =
+                certificates.iter().map(|certificate| certificate.clone().into_owned()).collect();
+            start(address, dialled).await?
         }
     };
     let late = || SendError::TimedOut { address: address.clone(), sent: true };
@@ -56,7 +63,8 @@ pub async fn open(
     match sent {
         Ok(response) => {
             let (head, body) = response.into_parts();
-            Ok(Streamed { head, body, address: address.clone(), _sender: sender })
+            let address = address.clone();
+            Ok(Streamed { head, body, address, peer_certificates, _sender: sender })
         }
         Err(error) => {
             // A server that refuses us ends the connection, and then that knows why.
@@ -72,6 +80,12 @@ impl Streamed {
     #[must_use]
     pub fn head(&self) -> &Parts {
         &self.head
+    }
+
+    /// The certificates that the server presented and that passed, leaf first; none without TLS.
+    #[must_use]
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        &self.peer_certificates
     }
 
     /// The next piece of the body, if it comes before `deadline`; `None` at its end.
