@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use convoke_a2a::headers::{A2A_EXTENSIONS, activated};
 use convoke_a2a::{http_status, jsonrpc};
 use convoke_identity::tls::{peer_error, still_trusted};
 use convoke_model::{Fault, FaultCode, OperationKind, chain};
@@ -155,6 +156,7 @@ impl Routes {
         };
 
         let kind = call.operation.kind();
+        let taken_up = activated(&call.extensions);
         let arrival = service.tracer.arrive(&head.headers);
         let request = operations::Request {
             service,
@@ -218,6 +220,12 @@ impl Routes {
             }
         }
         .instrument(span)
+        .map(|mut response| {
+            if let Some(taken_up) = taken_up {
+                response.headers_mut().insert(A2A_EXTENSIONS, taken_up);
+            }
+            response
+        })
         .await
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use convoke_a2a::jsonrpc::RequestIdJson;
 use convoke_a2a::jsonrpc::stream::{EVENT_STREAM, HEARTBEAT, Head, fault_event, message_tail};
-use convoke_model::{Fault, FaultCode, Message, TaskId};
+use convoke_model::{Cursor, Fault, FaultCode, Message, TaskId};
 use convoke_net::server::{ResponseBody, StreamError};
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use http::Response;
@@ -122,6 +122,8 @@ struct Stream {
     subscription: Subscription,
     rights: Rights,
     out: VecDeque<Bytes>,
+    /// Where its reader is with what has been laid out.
+    at: Option<Cursor>,
     done: bool,
     turns: Turns,
     _seat: Seat,
@@ -142,6 +144,7 @@ pub(crate) fn answer(follow: Follow, id: RequestIdJson) -> Response<ResponseBody
         subscription,
         rights,
         out: VecDeque::new(),
+        at: None,
         done: false,
         turns,
         _seat: seat,
@@ -184,72 +187,79 @@ impl Stream {
             if self.done {
                 return None;
             }
-            // What comes first comes piece by piece, and nothing that is due waits for all of it.
-            if !self.turns.is_due() {
-                match self.subscription.replay.next(&self.rights.service).await {
-                    Ok(Some(tails)) => {
-                        self.lay_out(tails);
-                        continue;
-                    }
-                    Ok(None) => {}
-                    Err(fault) => {
-                        self.fail(&fault);
-                        continue;
-                    }
+            if !self.subscription.replay.is_done() {
+                // It comes piece by piece, and nothing that is due waits for all of it.
+                match self.turns.due() {
+                    Some(turn) => self.take_turn(turn).await,
+                    None => match self.subscription.replay.next(&self.rights.service).await {
+                        Ok(tails) => self.lay_out(tails),
+                        Err(fault) => self.fail(fault),
+                    },
+                }
+                continue;
+            }
+            let turn = self.turns.next(&self.subscription.subscriber).await;
+            self.take_turn(turn).await;
+        }
+    }
+
+    async fn take_turn(&mut self, turn: Turn) {
+        match turn {
+            Turn::Ask => self.ask_again().await,
+            Turn::Show(events, end) => {
+                self.lay_out(events);
+                if let Some(end) = end {
+                    self.end(end);
                 }
             }
-            match self.turns.next(&self.subscription.subscriber).await {
-                Turn::Ask => self.ask_again().await,
-                Turn::Show(events, end) => {
-                    self.lay_out(events);
-                    if let Some(end) = end {
-                        self.end(end);
-                    }
-                }
-                Turn::ConnectionEnds => self.fail(&Fault::new(
-                    FaultCode::Unauthenticated,
-                    "the connection ends, with a certificate of either side or for its age; \
-                     connect again and follow the task with `SubscribeToTask`",
-                )),
-                Turn::NodeEnds => self.fail(&Fault::new(
-                    FaultCode::Unavailable,
-                    "the node ends, and so does this stream; the task can be followed again",
-                )),
-                Turn::Heartbeat => self.out.push_back(HEARTBEAT),
-            }
+            Turn::ConnectionEnds => self.fail(Fault::new(
+                FaultCode::Unauthenticated,
+                "the connection ends, with a certificate of either side or for its age; connect \
+                 again and follow the task with `SubscribeToTask` from `lastEventId`",
+            )),
+            Turn::NodeEnds => self.fail(Fault::new(
+                FaultCode::Unavailable,
+                "the node ends, and so does this stream; the task can be followed again from \
+                 `lastEventId`",
+            )),
+            Turn::Heartbeat => self.out.push_back(HEARTBEAT),
         }
     }
 
     /// Asks whether the caller may still follow.
     async fn ask_again(&mut self) {
         if let Err(fault) = self.rights.check().await {
-            self.fail(&fault);
+            self.fail(fault);
         }
     }
 
     fn end(&mut self, end: End) {
         match end {
             End::Complete => self.done = true,
-            End::TooSlow => self.fail(&Fault::new(
+            End::TooSlow => self.fail(Fault::new(
                 FaultCode::ResourceExhausted,
-                "the stream was read too slowly; follow the task again with `SubscribeToTask`",
+                "the stream was read too slowly; follow the task again with `SubscribeToTask` from \
+                 `lastEventId`",
             )),
-            End::Lost => self.fail(&Fault::new(
+            End::Lost => self.fail(Fault::new(
                 FaultCode::Internal,
                 "nobody works on the task any more; read it with `GetTask`",
             )),
         }
     }
 
-    /// Ends the stream with the reason as its last event.
-    fn fail(&mut self, fault: &Fault) {
+    /// Ends the stream with the reason as its last event, and with where the reader can go on.
+    fn fail(&mut self, mut fault: Fault) {
+        if let Some(cursor) = self.at {
+            fault = fault.with("lastEventId", &cursor.to_string());
+        }
         tracing::info!(
             request_id = self.rights.request_id.as_str(),
             task_id = self.subscription.id.as_str(),
             code = fault.code.reason(),
             "Stream ended early"
         );
-        self.out.push_back(fault_event(&self.id, fault));
+        self.out.push_back(fault_event(&self.id, &fault));
         self.done = true;
     }
 
@@ -258,6 +268,7 @@ impl Stream {
         let head = self.head.bytes();
         let mut small = BytesMut::new();
         for tail in tails {
+            self.at = cursor_of(&tail).or(self.at);
             small.extend_from_slice(head);
             if tail.len() > COPIED_BYTES_MAX {
                 self.out.push_back(small.split().freeze());
@@ -273,6 +284,15 @@ impl Stream {
             self.out.push_back(small.freeze());
         }
     }
+}
+
+/// The `id` with which the tail of an event ends, if it has one.
+fn cursor_of(tail: &[u8]) -> Option<Cursor> {
+    /// Two numbers of twenty digits at most, and what stands around them.
+    const ID_LINE_BYTES_MAX: usize = 48;
+    let end = tail.get(tail.len().saturating_sub(ID_LINE_BYTES_MAX)..)?;
+    let line = end.strip_suffix(b"\n\n")?.rsplit(|byte| *byte == b'\n').next()?;
+    std::str::from_utf8(line.strip_prefix(b"id: ")?).ok()?.parse().ok()
 }
 
 /// A body that comes in pieces.

@@ -66,24 +66,26 @@ impl Replay {
         })))
     }
 
-    /// What comes next; `None` once everything was given.
+    /// Whether everything was given.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.0, Source::Done)
+    }
+
+    /// What comes next.
     ///
     /// # Errors
     ///
     /// The fault that ends the stream: the journal could not be asked, or no longer has the events.
-    pub(crate) async fn next(
-        &mut self,
-        service: &Service,
-    ) -> Result<Option<VecDeque<Bytes>>, Fault> {
+    pub(crate) async fn next(&mut self, service: &Service) -> Result<VecDeque<Bytes>, Fault> {
         match std::mem::replace(&mut self.0, Source::Done) {
-            Source::Task(first) => Ok(Some([first].into())),
-            Source::Done => Ok(None),
+            Source::Task(first) => Ok([first].into()),
+            Source::Done => Ok(VecDeque::new()),
             Source::Journal(mut journal) => {
-                let piece = journal.next(service).await?;
+                let tails = journal.next(service).await?;
                 if journal.at.seq < journal.until {
                     self.0 = Source::Journal(journal);
                 }
-                Ok(Some(piece))
+                Ok(tails)
             }
         }
     }

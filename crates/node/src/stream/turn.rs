@@ -64,11 +64,13 @@ impl Turns {
         }
     }
 
-    /// Whether something is to be done before anything is shown.
-    pub(super) fn is_due(&self) -> bool {
+    /// What is to be done before anything more is shown of what comes first.
+    pub(super) fn due(&mut self) -> Option<Turn> {
         let now = Instant::now();
-        let must_ask = self.revision.has_changed().unwrap_or(true) || self.rights_at <= now;
-        must_ask || self.end_due(now).is_some()
+        if self.revision.has_changed().unwrap_or(true) || self.rights_at <= now {
+            return Some(self.ask(now));
+        }
+        self.end_due(now)
     }
 
     /// The next turn, once there is one. Nothing is lost if this is dropped while it waits.
