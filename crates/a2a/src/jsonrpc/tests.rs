@@ -1,3 +1,6 @@
+mod properties;
+mod tasks;
+
 use super::*;
 
 use convoke_model::{
@@ -412,75 +415,6 @@ fn tasks_are_asked_for() {
 }
 
 #[test]
-fn lists_are_asked_for() {
-    let check = |params: &str, expected: ListTasks| {
-        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ListTasks"{params}}}"#);
-        assert_eq!(decode_text(&text).unwrap().operation, Operation::ListTasks(expected));
-    };
-    check("", ListTasks::default());
-    check(r#","params":null"#, ListTasks::default());
-    check(
-        r#","params":{"tenant":"","contextId":"","pageToken":"","status":"TASK_STATE_UNSPECIFIED","pageSize":null}"#,
-        ListTasks::default(),
-    );
-    check(r#","params":{"status":0,"includeArtifacts":false}"#, ListTasks::default());
-    check(
-        r#","params":{"status":6}"#,
-        ListTasks { state: Some(TaskState::InputRequired), ..ListTasks::default() },
-    );
-    check(
-        concat!(
-            r#","params":{"tenant":"acme","contextId":"c","status":"TASK_STATE_WORKING","#,
-            r#""pageSize":100,"pageToken":"x\u0041","historyLength":0,"#,
-            r#""statusTimestampAfter":"2027-01-01T01:59:59.1+02:00","includeArtifacts":true}"#
-        ),
-        ListTasks {
-            tenant: Some("acme".into()),
-            context_id: Some(ContextId::parse("c").unwrap()),
-            state: Some(TaskState::Working),
-            since: Some(UnixMillis(1_798_761_599_100)),
-            page_size: Some(100),
-            page_token: Some("xA".into()),
-            history_length: Some(0),
-            include_artifacts: true,
-        },
-    );
-}
-
-#[test]
-fn a_stream_goes_on_where_the_caller_stopped() {
-    let decode_with = |method: &str, last: &'static str, query: Option<&str>| {
-        let mut headers = headers();
-        headers.insert(headers::LAST_EVENT_ID, HeaderValue::from_static(last));
-        let text =
-            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{"id":"t"}}}}"#);
-        decode(&headers, query, &Bytes::from(text))
-    };
-    let id = TaskId::parse("t").unwrap();
-    let follow =
-        |after| Operation::SubscribeToTask(SubscribeToTask { tenant: None, id: id.clone(), after });
-    let cursor = Cursor { epoch: 3, seq: 12 };
-    let call = decode_with("SubscribeToTask", "3.12", Some("lastEventId=1.1")).unwrap();
-    assert_eq!(call.operation, follow(Some(cursor)));
-    let call = decode_with("SubscribeToTask", "", None).unwrap();
-    assert_eq!(call.operation, follow(None));
-    let fault = decode_with("SubscribeToTask", "12", None).unwrap_err().fault;
-    assert_eq!((fault.code, &*fault.violations[0].field), (C::InvalidParams, "Last-Event-ID"));
-    // It means something to this method alone.
-    assert!(decode_with("GetTask", "12", None).is_ok());
-}
-
-#[test]
-fn a_caller_says_that_it_may_send_again() {
-    let body = Bytes::from(with_part(r#"{"text":""}"#));
-    assert!(!decode(&headers(), None, &body).unwrap().wants_idempotent_send());
-    let mut asking = headers();
-    let value = HeaderValue::from_static("urn:a, urn:convoke:ext:idempotent-send:v1");
-    asking.insert(headers::A2A_EXTENSIONS, value);
-    assert!(decode(&asking, None, &body).unwrap().wants_idempotent_send());
-}
-
-#[test]
 fn payloads_come_back_as_they_were() {
     for payload in [
         "42",
@@ -597,55 +531,4 @@ fn faults_are_answers_too() {
             r#""domain":"a2a-protocol.org"}]}}"#
         )
     );
-}
-
-mod properties {
-    use super::*;
-    use proptest::prelude::*;
-
-    const WHOLE: &str = r#"{"jsonrpc":"2.0","id":"a","method":"SendMessage","params":{"tenant":"x","message":{"messageId":"m","role":"ROLE_USER","contextId":"c","parts":[{"text":"h\u00e9"},{"data":{"a":[1,2.0]}},{"raw":"aGk="}],"metadata":{"urn:convoke:ext:capability:v1":{"name":"x"}},"extensions":["u"],"referenceTaskIds":["t"]},"configuration":{"historyLength":1,"acceptedOutputModes":["a"]}}}"#;
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
-
-        #[test]
-        fn decode_survives_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            prop_assert!(decode(&headers(), None, &bytes.into()).is_err());
-        }
-
-        /// Whatever is decoded from a damaged request is answered with JSON, and so is what is not.
-        #[test]
-        fn decode_survives_damage(edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..4)) {
-            let mut bytes = WHOLE.as_bytes().to_vec();
-            for (to, from) in edits {
-                let copied = bytes[from.index(bytes.len())];
-                let to = to.index(bytes.len());
-                bytes[to] = copied;
-            }
-            let answer = match decode(&headers(), None, &bytes.into()) {
-                Ok(Call { id, operation: Operation::SendMessage(send), .. }) => {
-                    let _named = crate::capability::named_capability(&send.message);
-                    encode_message(&id, &send.message)
-                }
-                Ok(call) => panic!("{call:?}"),
-                Err(rejection) => encode_fault(rejection.id.as_ref(), &rejection.fault),
-            };
-            let bounds = ScanLimits { string_bytes_max: usize::MAX, ..ScanLimits::RESPONSE };
-            scan(&answer, &bounds).unwrap();
-        }
-
-        /// The cursor alone, on what no scan has seen.
-        #[test]
-        fn the_reader_survives_what_is_not_json(text in ".{0,40}", cut in any::<prop::sample::Index>()) {
-            let cut = &WHOLE[..WHOLE.floor_char_boundary(cut.index(WHOLE.len()))];
-            for text in [text.as_str(), cut] {
-                let mut problems = crate::reader::Problems::default();
-                let at = &crate::reader::Path::Root;
-                let _read = crate::read::message(&mut Reader::new(text), at, &mut problems);
-                let _read = crate::read::task(&mut Reader::new(text), at, &mut problems);
-                let _read = envelope(text);
-                prop_assert!(crate::fault::read(&mut Reader::new(text), StatusCode::OK).is_none());
-            }
-        }
-    }
 }
