@@ -261,6 +261,12 @@ impl Queue {
         result.blocking_recv().unwrap_or(Err(StoreError::Closed))
     }
 
+    /// How many more jobs have room.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.jobs.available_permits()
+    }
+
     /// Hands a job to the writer.
     ///
     /// # Errors

@@ -339,8 +339,9 @@ impl Store {
         if until_at < millis(now()) {
             return Ok(None);
         }
-        // The task may have been deleted before its time.
-        let Some(row) = task_by_no(&self.connection, task_no)? else { return Ok(None) };
+        // The task may have been deleted before its time, or be about to be: then it is nobody's.
+        let task = task_by_no(&self.connection, task_no)?;
+        let Some(row) = task.filter(|row| row.scope_no == scope_no) else { return Ok(None) };
         if digest != key.digest {
             let message_id = key.message_id.clone();
             return Err(Refused::Job(JournalError::SendConflict { message_id }));
