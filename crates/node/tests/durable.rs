@@ -389,3 +389,36 @@ async fn lists_have_pages_and_filters() {
     life.drain().await;
     site.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_shows_what_policy_opens() {
+    let (site, shared) = (Site::new().await, Shared::new());
+    let life = site.live(shared.host(), |_| {}).await;
+    for capability in ["count", "refuse", "count"] {
+        life.ask("SendMessage", send(capability, json!({"to": 1}))).await;
+    }
+    let all = life.ask("ListTasks", json!({})).await;
+    assert_eq!(all["result"]["totalSize"], 3, "{all}");
+    life.kill().await;
+
+    for (rule, expected) in [
+        (r#"allow if input.request.method == "count""#, Some(2)),
+        (r#"allow if input.request.operation != "ListTasks""#, None),
+    ] {
+        let policy = format!("package agentweave.authz\nimport rego.v1\n{rule}\n");
+        std::fs::write(site.dir.path().join("policy.rego"), policy).unwrap();
+        let by_policy = |yaml: &mut Value| {
+            yaml["authorization"] =
+                json!({"policy_path": site.dir.path(), "policy_file": "policy.rego"});
+        };
+        let life = site.live(shared.host(), by_policy).await;
+        let (status, body) = life.ask_with("ListTasks", json!({}), &[]).await;
+        let listed: Value = serde_json::from_slice(&body).unwrap();
+        match expected {
+            Some(total) => assert_eq!(listed["result"]["totalSize"], total, "{rule}: {listed}"),
+            None => assert_eq!(status, 403, "{rule}: {listed}"),
+        }
+        life.drain().await;
+    }
+    site.end().await;
+}
