@@ -94,10 +94,11 @@ fn bodies_that_are_no_requests_are_refused_by_name() {
     check(&with("SendMessage", "NoSuchMethod"), -32601, "METHOD_NOT_FOUND");
     check(&with("SendMessage", "message/send"), -32601, "METHOD_NOT_FOUND");
     check(&with("SendMessage", &"m".repeat(500_000)), -32601, "METHOD_NOT_FOUND");
-    check(&with("SendMessage", "ListTasks"), -32004, "UNSUPPORTED_OPERATION");
     check(&with("SendMessage", "GetExtendedAgentCard"), -32004, "UNSUPPORTED_OPERATION");
 
     wrong(r#"{"jsonrpc":"2.0","id":1,"method":"SendMessage"}"#);
+    wrong(r#"{"jsonrpc":"2.0","id":1,"method":"ListTasks","params":{"pageSize":101}}"#);
+    wrong(r#"{"jsonrpc":"2.0","id":1,"method":"ListTasks","params":{"pageToken":"none"}}"#);
     wrong(r#"{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":[]}"#);
     wrong(r#"{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{"message":7}}"#);
     wrong(r#"{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":7}}"#);
