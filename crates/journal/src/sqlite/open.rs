@@ -101,7 +101,11 @@ pub(super) fn open(
     let is_unsure = matches!(&marked, Found::Mark(mark) if mark.is_unsure);
     let (found, commits) = take_over(&connection, row, is_unsure).map_err(failed)?;
     let written = Mark { store_id: found.store_id.clone(), commits, is_unsure: false };
-    mark.write_synced(&written)?;
+    match marked {
+        // It has its length and its name on the disk, and the rest need not be there.
+        Found::Mark(_) => mark.write(&written).map_err(unusable)?,
+        Found::Missing | Found::Unreadable => mark.write_synced(&written)?,
+    }
     replay(&connection, sink).map_err(|error| match error {
         ReplayError::Store(error) => failed(error),
         ReplayError::Audit(source) => OpenError::Audit { path: directory.into(), source },

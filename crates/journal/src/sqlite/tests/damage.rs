@@ -154,7 +154,7 @@ async fn a_flipped_bit_or_a_cut_is_refused_or_without_effect() {
     drop(journal);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut refused, mut unharmed) = (0, 0);
-    for round in 0..150 {
+    for round in 0..90 {
         let source = if round % 2 == 0 { stopped.path() } else { directory.path() };
         let damaged = killed(source);
         let files = ["journal.db", "journal.db-wal", "journal.mark"];
@@ -177,5 +177,5 @@ async fn a_flipped_bit_or_a_cut_is_refused_or_without_effect() {
             }
         }
     }
-    assert!(refused > 50 && unharmed > 0, "{refused} refused, {unharmed} unharmed");
+    assert!(refused > 30 && unharmed > 0, "{refused} refused, {unharmed} unharmed");
 }
