@@ -338,3 +338,169 @@ impl Drop for Seat {
         self.board.changed.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use convoke_model::{Caller, SpiffeId, Terms, TraceContext};
+
+    use super::super::running::{Origin, Outset};
+    use super::*;
+    use crate::ids;
+
+    const NOW: UnixMillis = UnixMillis(10_000_000);
+
+    fn task_of(owner: &str, terms: Terms) -> Arc<Running> {
+        let agent = SpiffeId::parse("spiffe://example.org/agent/worker").unwrap();
+        let (tenant, app) = ("example.org".into(), "".into());
+        let origin = Origin {
+            caller: Caller::Anonymous,
+            request_id: ids::request(),
+            trace: TraceContext::root(1, 1, false),
+        };
+        let scope = Scope { agent, tenant, app, owner: owner.into() };
+        let outset = Outset { id: ids::task(), scope, capability: None, terms, origin };
+        Running::new(outset, &Quota::new(1))
+    }
+
+    fn task(owner: &str) -> Arc<Running> {
+        task_of(owner, Terms::default())
+    }
+
+    fn board(concurrency_max: usize, queue_max: usize) -> Arc<Board> {
+        Board::new(TasksConfig { concurrency_max, queue_max })
+    }
+
+    fn line_up(board: &Arc<Board>, task: &Arc<Running>, at: UnixMillis) {
+        board.reserve(task).unwrap_or_else(|none| panic!("{none}")).line_up(at);
+    }
+
+    /// The owners of those whose turn it is, one after the other, each leaving before the next.
+    fn turns(board: &Arc<Board>) -> Vec<String> {
+        std::iter::from_fn(|| board.next())
+            .map(|seat| seat.task().scope().owner.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn who_has_its_part_waits_and_everybody_else_does_not() {
+        let board = board(8, 8);
+        let mut seats = vec![board.seat(&task("ann")).unwrap(), board.seat(&task("ann")).unwrap()];
+        let next = task("ann");
+        assert!(board.seat(&next).is_none());
+        line_up(&board, &next, NOW);
+        // Her line is no reason for others to wait.
+        for owner in ["ben", "ben", "cid", "cid", "dan", "dan"] {
+            seats.push(board.seat(&task(owner)).unwrap());
+        }
+        assert!(board.seat(&task("eve")).is_none());
+        assert_eq!(board.counts(), (8, 1));
+        drop(seats.pop());
+        assert!(board.next().is_none(), "the seat is not hers");
+        drop(seats.remove(0));
+        let seat = board.next().unwrap();
+        assert_eq!(seat.task().id(), next.id());
+        drop((seat, seats));
+        assert_eq!(board.counts(), (0, 0));
+        assert!(board.all().is_empty());
+    }
+
+    #[test]
+    fn callers_take_turns_by_when_they_came() {
+        let board = board(1, 100);
+        let seat = board.seat(&task("ann")).unwrap();
+        for (owner, at) in [("ann", 1), ("ann", 2), ("ann", 4), ("ben", 3), ("cid", 5)] {
+            line_up(&board, &task(owner), UnixMillis(at));
+        }
+        assert!(board.next().is_none());
+        drop(seat);
+        assert_eq!(turns(&board), ["ann", "ann", "ben", "ann", "cid"]);
+    }
+
+    #[test]
+    fn the_urgent_overtake_and_nobody_waits_for_ever() {
+        let board = board(1, 100);
+        let seat = board.seat(&task("first")).unwrap();
+        let minute = |minutes: u64| UnixMillis(NOW.0 + 60_000 * minutes);
+        let line_up = |owner: &str, priority, at| {
+            line_up(&board, &task_of(owner, Terms { priority, deadline: None }), at);
+        };
+        line_up("low", Priority::Low, NOW);
+        line_up("normal", Priority::Normal, NOW);
+        line_up("high", Priority::High, NOW);
+        line_up("urgent", Priority::Urgent, minute(2));
+        line_up("later", Priority::High, minute(3));
+        line_up("much later", Priority::Urgent, minute(62));
+        drop(seat);
+        assert_eq!(turns(&board), ["urgent", "high", "normal", "low", "later", "much later"]);
+    }
+
+    #[test]
+    fn a_place_in_line_is_given_back_if_nothing_was_committed() {
+        let board = board(1, 4);
+        let seat = board.seat(&task("ann")).unwrap();
+        let reserved = board.reserve(&task("ann")).unwrap_or_else(|none| panic!("{none}"));
+        assert_eq!(board.reserve(&task("ann")).err(), Some(NoPlace::Caller(1)));
+        drop(reserved);
+        for owner in ["ann", "ben", "cid", "dan"] {
+            line_up(&board, &task(owner), NOW);
+        }
+        assert_eq!(board.reserve(&task("eve")).err(), Some(NoPlace::All(4)));
+        // Who has its part is told that, also now.
+        assert_eq!(board.reserve(&task("ann")).err(), Some(NoPlace::Caller(1)));
+        // What an earlier process took is not turned away.
+        board.line_up_found(task("eve"), NOW);
+        assert_eq!(board.counts(), (1, 5));
+        drop(seat);
+        assert_eq!(turns(&board).len(), 5);
+        let none = super::Board::new(TasksConfig { concurrency_max: 1, queue_max: 0 });
+        assert_eq!(none.reserve(&task("ann")).err(), Some(NoPlace::All(0)));
+    }
+
+    #[test]
+    fn who_has_ended_in_line_is_not_begun_and_deadlines_are_told_once() {
+        let board = board(1, 100);
+        let seat = board.seat(&task("ann")).unwrap();
+        let by = |at| Terms { deadline: Some(UnixMillis(at)), ..Terms::default() };
+        let (soon, late, gone) = (task_of("ann", by(5)), task_of("ben", by(9)), task("cid"));
+        for task in [&soon, &late, &gone] {
+            line_up(&board, task, UnixMillis(1));
+        }
+        assert_eq!(board.next_deadline(), Some(UnixMillis(5)));
+        assert!(board.overdue(UnixMillis(4)).is_empty());
+        let overdue = board.overdue(UnixMillis(5));
+        assert_eq!(overdue.iter().map(|task| task.id()).collect::<Vec<_>>(), [soon.id()]);
+        assert_eq!(board.next_deadline(), Some(UnixMillis(9)));
+        board.leave(&soon);
+        board.leave(&gone);
+        board.leave(&gone);
+        assert!(board.find(gone.scope(), gone.id()).is_none());
+        assert!(board.find(gone.scope(), late.id()).is_none(), "a foreign task is none");
+        drop(seat);
+        assert_eq!(turns(&board), ["ben"]);
+        assert_eq!(board.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_seat_is_free_again_whatever_becomes_of_the_work() {
+        let board = board(1, 1);
+        let (first, next) = (task("ann"), task("ann"));
+        let seat = board.seat(&first).unwrap();
+        assert!(board.find(first.scope(), first.id()).is_some());
+        // As a future that is dropped, unpolled or half done, or that panics, drops it.
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _seat = seat;
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }));
+        assert!(panicked.is_err());
+        assert!(board.find(first.scope(), first.id()).is_none());
+        assert!(board.seat(&next).is_some());
+    }
+
+    #[test]
+    fn a_caller_learns_whether_it_or_everybody_is_too_much() {
+        assert_eq!(NoPlace::Caller(2500).fault().code, FaultCode::ResourceExhausted);
+        assert_eq!(NoPlace::All(10_000).fault().code, FaultCode::Unavailable);
+    }
+}

@@ -435,3 +435,54 @@ pub(crate) fn ended(id: &TaskId) -> Fault {
     let text = format!("task `{id}` has ended, so nothing follows; read it with `GetTask`");
     Fault::new(FaultCode::UnsupportedOperation, text).with("taskId", id.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use bytes::Bytes;
+    use convoke_model::SpiffeId;
+    use futures_util::FutureExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::ids;
+    use crate::stream::Until;
+
+    fn running() -> Arc<Running> {
+        let agent = SpiffeId::parse("spiffe://example.org/agent/worker").unwrap();
+        let origin = Origin {
+            caller: Caller::Anonymous,
+            request_id: ids::request(),
+            trace: TraceContext::root(1, 1, false),
+        };
+        let scope = Scope::new(agent, &Caller::Anonymous);
+        let (id, terms) = (ids::task(), Terms::default());
+        Running::new(Outset { id, scope, capability: None, terms, origin }, &Quota::new(1))
+    }
+
+    #[test]
+    fn who_waits_for_a_task_that_nobody_works_on_any_more_is_answered() {
+        let running = running();
+        assert_eq!(running.answered().now_or_never(), None);
+        running.abandon();
+        assert_eq!(running.answered().now_or_never(), Some(()));
+    }
+
+    #[test]
+    fn who_has_gone_before_the_task_was_made_does_not_follow_it() {
+        let running = running();
+        for has_gone in [false, true] {
+            let (say, mut said) = oneshot::channel();
+            if has_gone {
+                said.close();
+            }
+            let subscriber = Subscriber::new(Until::Ended);
+            let first = Replay::task(Bytes::from_static(b"task"));
+            let follower = running.show_to(&subscriber, TaskState::Working, first);
+            assert!(!running.audience.is_empty());
+            drop(say.send(follower));
+            assert_eq!(running.audience.is_empty(), has_gone);
+        }
+    }
+}
