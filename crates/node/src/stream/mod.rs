@@ -251,7 +251,7 @@ impl Stream {
     /// Ends the stream with the reason as its last event, and with where the reader can go on.
     fn fail(&mut self, mut fault: Fault) {
         if let Some(cursor) = self.at {
-            fault = fault.with("lastEventId", &cursor.to_string());
+            fault = fault.with("lastEventId", cursor.to_string());
         }
         tracing::info!(
             request_id = self.rights.request_id.as_str(),
