@@ -160,8 +160,8 @@ pub async fn run(config: &Path, host: Host, options: ServeOptions) -> Result<(),
         }
     }
     match summary {
-        Some(Summary { cut: requests, lost_tasks, .. }) if cut.is_cancelled() => {
-            Err(ServeError::Cut { by: None, cut: requests, lost_tasks })
+        Some(Summary { cut: requests, lost_tasks, left_tasks, .. }) if cut.is_cancelled() => {
+            Err(ServeError::Cut { by: None, cut: requests, lost_tasks, left_tasks })
         }
         _ => Ok(()),
     }
@@ -244,7 +244,8 @@ pub enum ServeError {
     Runtime(std::io::Error),
     /// The agent served, and was not given the time to drain.
     #[error(
-        "ended{} before it had drained; requests cut off: {cut}, tasks lost: {lost_tasks}",
+        "ended{} before it had drained; requests cut off: {cut}, tasks lost: {lost_tasks}, tasks \
+         left for the next start: {left_tasks}",
         .by.map(|by| format!(" by {}", by.name())).unwrap_or_default()
     )]
     Cut {
@@ -252,8 +253,10 @@ pub enum ServeError {
         by: Option<EndSignal>,
         /// Requests that were cut off.
         cut: u64,
-        /// Tasks that were at work.
+        /// Tasks that were at work, and are lost with a journal in memory.
         lost_tasks: usize,
+        /// Tasks that were at work, and are found at the next start.
+        left_tasks: usize,
     },
 }
 
@@ -262,7 +265,9 @@ impl ServeError {
     #[must_use]
     pub fn ended_by(self, signal: Option<EndSignal>) -> Self {
         match self {
-            Self::Cut { by: _, cut, lost_tasks } => Self::Cut { by: signal, cut, lost_tasks },
+            Self::Cut { by: _, cut, lost_tasks, left_tasks } => {
+                Self::Cut { by: signal, cut, lost_tasks, left_tasks }
+            }
             other => other,
         }
     }

@@ -80,8 +80,10 @@ pub struct Summary {
     pub finished: u64,
     /// Requests that were cut off.
     pub cut: u64,
-    /// Tasks that had not ended and are lost, because the journal is in memory.
+    /// Tasks that were at work and are lost, because the journal is in memory.
     pub lost_tasks: usize,
+    /// Tasks that were at work, and that the node which comes next finds in the journal.
+    pub left_tasks: usize,
 }
 
 impl Node {
@@ -357,6 +359,7 @@ impl Node {
             finished: mesh.finished + plain.finished,
             cut: mesh.cut + plain.cut,
             lost_tasks: if is_kept { 0 } else { unfinished_tasks },
+            left_tasks: if is_kept { unfinished_tasks } else { 0 },
         };
         service.write_all_refusals();
         service.note(AuditEventKind::Shutdown {
@@ -373,14 +376,11 @@ impl Node {
         if let Err(error) = audit.close() {
             tracing::error!(error = %error, "Audit log was not written to its end");
         }
-        if is_kept && unfinished_tasks > 0 {
-            let tasks = unfinished_tasks;
-            tracing::info!(tasks, "Tasks that had not ended are found at the next start");
-        }
         tracing::info!(
             finished = summary.finished,
             cut = summary.cut,
             lost_tasks = summary.lost_tasks,
+            left_tasks = summary.left_tasks,
             "Agent server stopped"
         );
         summary

@@ -43,7 +43,7 @@ fn one_request_is_found_in_the_logs_and_trails_of_two_agents() {
     let all = read(&[]);
     assert!(all.contains(&format!("event   {WORKER} shutdown finished=")), "{all}");
     let refused = read(&["--level", "warn"]);
-    assert!(!refused.contains("Request completed") && refused.contains("durability"), "{refused}");
+    assert!(!refused.contains("Request completed") && refused.contains("decides"), "{refused}");
 }
 
 #[test]
