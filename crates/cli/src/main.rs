@@ -5,6 +5,7 @@ mod authz;
 mod call;
 mod card;
 mod config;
+mod data;
 mod demo;
 mod doctor;
 mod exit;
@@ -109,6 +110,10 @@ fn run(cli: Cli, quiet: bool, paint: Paint) -> Result<(), Failure> {
         Command::Policy(command) => policy::run(command, paint),
         Command::Authz(command) => authz::run(command, paint),
         Command::Logs(options) => logs::run(&options, color),
+        Command::Data(command) => {
+            let what = data::label(&command);
+            one_thread()?.block_on(waiting(what, quiet, data::run(command, paint)))
+        }
         Command::Completions(options) => {
             let mut script = Vec::new();
             clap_complete::generate(options.shell, &mut Cli::command(), "convoke", &mut script);

@@ -16,12 +16,13 @@ use crate::paint::{Paint, say};
 const INTRODUCTION: &str = include_str!("man/introduction.md");
 
 /// What the reference says of a command beside its help.
-const NOTES: [(&str, &str); 5] = [
+const NOTES: [(&str, &str); 6] = [
     ("task", include_str!("man/task.md")),
     ("serve", include_str!("man/serve.md")),
     ("doctor", include_str!("man/doctor.md")),
     ("validate", include_str!("man/validate.md")),
     ("identity", include_str!("man/identity.md")),
+    ("data", include_str!("man/data.md")),
 ];
 
 /// The environment variables, with what they are for.
@@ -42,10 +43,11 @@ const ENVIRONMENT: [(&str, &str); 10] = [
 ];
 
 /// The files that are used unless something else is said.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("/tmp/spire-agent/public/api.sock", "the Workload API's socket"),
     ("~/.local/state/convoke/DOMAIN/PATH/", "the data directory of the agent spiffe://DOMAIN/PATH"),
     ("audit.jsonl", "its audit trail, in the data directory"),
+    ("journal/journal.db", "its tasks, in the data directory"),
     ("~/.local/state/convoke/issuer/DOMAIN/", "the embedded issuer's key and entries"),
 ];
 

@@ -23,6 +23,11 @@ impl Paint {
         Self::of(when, std::io::stdout().is_terminal())
     }
 
+    /// No colours.
+    pub(crate) fn none() -> Self {
+        Self { on: false }
+    }
+
     fn of(when: Color, is_terminal: bool) -> Self {
         let on = match when {
             Color::Always => true,

@@ -70,6 +70,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "convoke-node",
             // A policy is checked, explained and tested without a node.
             "convoke-policy",
+            // A journal is looked after without a node.
+            "convoke-journal",
             // The demo runs the example, so that what it shows is what a user reads.
             "document-pipeline",
         ],

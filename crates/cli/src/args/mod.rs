@@ -2,6 +2,7 @@
 
 mod authz;
 mod config;
+mod data;
 mod doctor;
 mod identity;
 mod init;
@@ -21,6 +22,9 @@ use crate::exit;
 
 pub(crate) use authz::{Authz, AuthzCheck};
 pub(crate) use config::{Config, ConfigMigrate, ConfigSchema, ConfigShow};
+pub(crate) use data::{
+    Data, DataBackup, DataCheck, DataQuery, DataRestore, DataStats, DataVacuum, Where,
+};
 pub(crate) use doctor::Doctor;
 pub(crate) use identity::{Entry, Identity, IdentityServe, IdentityShow, Issuer};
 pub(crate) use init::{Init, Template};
@@ -99,6 +103,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Authz(Authz),
     Logs(Logs),
+    /// Look after a journal: check, back up, restore, shrink, ask, count
+    #[command(subcommand)]
+    Data(Data),
     Completions(Completions),
     Man(Man),
 }
