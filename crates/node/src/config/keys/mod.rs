@@ -1,6 +1,7 @@
 //! The keys of a configuration: the one table from which the reader, the check for unknown keys,
 //! the JSON Schema, the reference page and the overrides by environment variables come.
 
+mod sections;
 mod table;
 
 use std::fmt;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use super::text::{duration, size};
 use super::yaml::Value;
 
-pub(super) use table::{KEYS, SECTIONS};
+pub(super) use sections::SECTIONS;
+pub(super) use table::KEYS;
 
 /// The segment of a path that stands for a name of the user's choosing.
 pub(super) const NAME: &str = "NAME";
