@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::world::World;
 
-const COMMANDS: [&str; 40] = [
+const COMMANDS: [&str; 47] = [
     "",
     "demo",
     "serve",
@@ -43,13 +43,20 @@ const COMMANDS: [&str; 40] = [
     "authz",
     "authz check",
     "logs",
+    "data",
+    "data check",
+    "data backup",
+    "data restore",
+    "data vacuum",
+    "data query",
+    "data stats",
     "completions",
     "man",
 ];
 
 /// Commands that only hold others, which have the examples.
-const GROUPS: [&str; 8] =
-    ["", "task", "card", "config", "identity", "identity entry", "policy", "authz"];
+const GROUPS: [&str; 9] =
+    ["", "task", "card", "config", "identity", "identity entry", "policy", "authz", "data"];
 
 #[test]
 fn help_is_as_recorded_and_has_examples() {

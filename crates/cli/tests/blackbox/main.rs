@@ -19,6 +19,7 @@
 mod audit;
 mod cli;
 mod config;
+mod data;
 mod demo;
 mod doctor;
 mod doctor_identity;
