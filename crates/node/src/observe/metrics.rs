@@ -29,6 +29,7 @@ use render::Render;
 
 use crate::calls::CallMetrics;
 use crate::path_metrics::PathMetrics;
+use crate::stream::StreamGauges;
 
 /// The media type of [`Metrics::encode`]. Source: OpenMetrics 1.0 §4.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -44,7 +45,7 @@ pub struct Metrics {
     /// What happens to calls before they end.
     pub(crate) outward: Arc<CallMetrics>,
     /// Streams that are open.
-    pub(crate) streams: Gauge,
+    pub(crate) streams: StreamGauges,
     /// Tasks that are at work.
     tasks_at_work: Gauge,
     /// Tasks that wait for their turn.
@@ -210,8 +211,10 @@ impl Metrics {
         registry.register("process_start_time_seconds", help, process);
         let path = PathMetrics::register(&mut registry);
         let add = registry.sub_registry_with_prefix("agentweave");
-        let streams = Gauge::default();
-        add.register("active_streams", "Open streams", streams.clone());
+        let streams = StreamGauges::default();
+        add.register("active_streams", "Open streams", streams.open.clone());
+        let help = "Bytes that open streams hold until they are read and sent";
+        add.register("stream_backlog_bytes", help, streams.backlog_bytes.clone());
         let (tasks_at_work, tasks_in_line) = (Gauge::default(), Gauge::default());
         add.register("active_tasks", "Tasks at work", tasks_at_work.clone());
         add.register("waiting_tasks", "Tasks waiting for their turn", tasks_in_line.clone());

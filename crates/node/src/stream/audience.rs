@@ -1,6 +1,10 @@
 //! Who follows a task: each event is encoded once and lies in the queue of every subscriber until
 //! that one has read it. Who falls behind is cut.
 //!
+//! Who comes back to a place in the task reads what it missed from the journal before, a page at a
+//! time, in the same queue. What happens meanwhile is in the journal too, so it is read there and
+//! does not wait here: however long that takes, nobody is behind who reads.
+//!
 //! A handler can make hundreds of events before the runtime comes to its subscribers at all, so the
 //! task waits for them between batches: for each until its [`PATIENCE`] is used up, which what it
 //! reads earns back. Who reads as fast as it can is not cut; who does not read, or trickles, is cut
@@ -16,11 +20,17 @@ use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::backlog::Account;
+
 /// Most events that a subscriber may be behind. Source: the security reference, S-13.
 const EVENTS_MAX: usize = 256;
 
 /// Most bytes that a subscriber may be behind when another event comes. Source: as above.
 const BYTES_MAX: usize = 1024 * 1024;
+
+/// How much a stream takes at a time of what waits for it, in bytes: about what its connection sends
+/// in one go. An event that is larger goes alone.
+pub(super) const SERVING_BYTES: usize = 64 * 1024;
 
 /// How long one subscriber may keep its task waiting.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,6 +49,8 @@ pub(crate) struct Audience(Mutex<Vec<Arc<Subscriber>>>);
 /// One who follows a task.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
+    /// What its caller's streams hold.
+    account: Arc<Account>,
     until: Until,
     queue: Mutex<Queue>,
     ready: Notify,
@@ -50,6 +62,8 @@ struct Queue {
     events: VecDeque<Bytes>,
     bytes: usize,
     end: Option<End>,
+    /// While it reads from the journal: the newest event that there is for it.
+    replays_until: Option<u64>,
     /// How long the task has waited for this one, less what it has earned back.
     waited: Duration,
 }
@@ -70,21 +84,38 @@ pub(crate) enum End {
     Complete,
     /// It is too far behind.
     TooSlow,
+    /// It was furthest behind when the streams of its caller, or of all, held too much.
+    Crowded,
     /// Nobody works on the task any more, though it has not ended.
     Lost,
+}
+
+/// What a subscriber does that reads from the journal.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Replays {
+    /// It shows these.
+    Show(VecDeque<Bytes>),
+    /// It reads on, up to this number.
+    Read(u64),
+    /// It has come to where the task is, and gets from it what comes next.
+    Done,
 }
 
 /// An event as all subscribers of its task get it.
 #[derive(Debug, Clone)]
 pub(crate) struct Shown {
+    /// See [`Account::hold`].
     pub(crate) bytes: Bytes,
+    /// Its number in the task.
+    pub(crate) seq: u64,
     /// The state to which the task has come with it.
     pub(crate) state: Option<TaskState>,
 }
 
 impl Audience {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all().is_empty()
+    /// What its subscribers hold, all of whom are one caller; `None` if there are none.
+    pub(crate) fn account(&self) -> Option<Arc<Account>> {
+        self.all().first().map(|subscriber| Arc::clone(subscriber.account()))
     }
 
     pub(crate) fn add(&self, subscriber: &Arc<Subscriber>) {
@@ -103,7 +134,11 @@ impl Audience {
 
     /// Gives `events` to everyone. Who has had its last event is no subscriber any more.
     pub(crate) fn show(&self, events: &[Shown]) {
+        let account = self.account();
         self.all().retain(|subscriber| subscriber.take(events));
+        if let Some(account) = account {
+            account.relieve();
+        }
     }
 
     /// Waits for those who are half way to being cut, as long as they may keep the task waiting.
@@ -129,8 +164,17 @@ impl Audience {
 }
 
 impl Subscriber {
+    /// One whose caller's streams hold what `account` says, which is to know of it.
+    pub(super) fn of(account: Arc<Account>, until: Until) -> Arc<Self> {
+        let (ready, read) = (Notify::new(), Notify::new());
+        Arc::new(Self { account, until, queue: Mutex::default(), ready, read })
+    }
+
+    /// One that shares with nobody.
+    #[cfg(test)]
     pub(crate) fn new(until: Until) -> Arc<Self> {
-        Arc::new(Self { until, queue: Mutex::default(), ready: Notify::new(), read: Notify::new() })
+        let backlog = super::backlog::Backlog::new(Default::default());
+        backlog.account(&"somebody".into()).subscriber(until)
     }
 
     /// Takes `events` until one of them is the last; says whether more are wanted.
@@ -141,6 +185,11 @@ impl Subscriber {
                 break;
             }
             let last = event.state.is_some_and(|state| self.until.is_reached(state));
+            if let Some(replays_until) = &mut queue.replays_until {
+                *replays_until = event.seq;
+                queue.end = last.then_some(End::Complete);
+                continue;
+            }
             // The last event is taken however far behind: nothing comes after it.
             let is_behind = queue.events.len() >= EVENTS_MAX || queue.bytes >= BYTES_MAX;
             if is_behind && !last {
@@ -166,6 +215,58 @@ impl Subscriber {
         self.read.notify_one();
     }
 
+    /// Cuts it, so that others have room.
+    pub(super) fn cut(&self) {
+        let cut = Queue { end: Some(End::Crowded), ..Queue::default() };
+        // What waited goes without the lock.
+        let waited = std::mem::replace(&mut *self.queue(), cut);
+        self.ready.notify_one();
+        self.read.notify_one();
+        drop(waited);
+    }
+
+    /// How much waits for it, in bytes.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.queue().bytes
+    }
+
+    /// What its caller's streams hold.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// Begins by reading from the journal, whose newest event is number `last_seq`.
+    pub(crate) fn replay_until(&self, last_seq: u64) {
+        self.queue().replays_until = Some(last_seq);
+    }
+
+    /// What to do when event number `at` is the newest that was read from the journal.
+    pub(super) fn replays(&self, at: u64) -> Replays {
+        let mut queue = self.queue();
+        if !queue.events.is_empty() {
+            return Replays::Show(queue.serve(SERVING_BYTES));
+        }
+        match queue.replays_until {
+            Some(until) if until > at => Replays::Read(until),
+            _ => {
+                queue.replays_until = None;
+                Replays::Done
+            }
+        }
+    }
+
+    /// Takes what was read from the journal.
+    pub(super) fn take_page(&self, events: VecDeque<Bytes>) {
+        let mut queue = self.queue();
+        // It may have been cut meanwhile.
+        if queue.replays_until.is_some() {
+            queue.bytes = events.iter().map(Bytes::len).sum();
+            queue.events = events;
+        }
+        drop(queue);
+        self.account.relieve();
+    }
+
     /// Begins with a task in `state`, which it is shown; says whether more is wanted.
     pub(crate) fn begin(&self, state: TaskState) -> bool {
         let is_all = self.until.is_reached(state);
@@ -175,19 +276,32 @@ impl Subscriber {
         !is_all
     }
 
-    /// What has come, once something has, and the end if that is all.
+    /// What has come, as much as is taken at a time, once something has; and the end if that is all.
+    /// The rest waits here, where it can be let go if it is too much.
     pub(crate) async fn next(&self) -> (VecDeque<Bytes>, Option<End>) {
         loop {
-            {
-                let mut queue = self.queue();
-                if !queue.events.is_empty() || queue.end.is_some() {
-                    queue.earn();
-                    self.read.notify_one();
-                    return (std::mem::take(&mut queue.events), queue.end);
-                }
+            if let Some(serving) = self.serve(SERVING_BYTES) {
+                return serving;
             }
             self.ready.notified().await;
         }
+    }
+
+    /// All that has come, if anything has, and the end if there is one.
+    pub(super) fn rest(&self) -> Option<(VecDeque<Bytes>, Option<End>)> {
+        self.serve(usize::MAX)
+    }
+
+    fn serve(&self, bytes_max: usize) -> Option<(VecDeque<Bytes>, Option<End>)> {
+        let mut queue = self.queue();
+        if queue.events.is_empty() && queue.end.is_none() {
+            return None;
+        }
+        let events = queue.serve(bytes_max);
+        let end = queue.end.filter(|_| queue.events.is_empty());
+        drop(queue);
+        self.read.notify_one();
+        Some((events, end))
     }
 
     async fn catch_up(&self) {
@@ -210,16 +324,43 @@ impl Subscriber {
 }
 
 impl Queue {
-    /// Everything is read.
-    fn earn(&mut self) {
-        let events = u32::try_from(self.events.len()).unwrap_or(u32::MAX);
-        let bytes = u32::try_from(std::mem::take(&mut self.bytes)).unwrap_or(u32::MAX);
+    /// Gives the next events: as many as fit into `bytes_max`, and one at least.
+    fn serve(&mut self, bytes_max: usize) -> VecDeque<Bytes> {
+        if self.bytes <= bytes_max {
+            self.earn(self.events.len(), self.bytes);
+            self.bytes = 0;
+            return std::mem::take(&mut self.events);
+        }
+        let (mut count, mut bytes) = (0, 0);
+        for event in &self.events {
+            if count > 0 && bytes + event.len() > bytes_max {
+                break;
+            }
+            count += 1;
+            bytes += event.len();
+        }
+        self.earn(count, bytes);
+        self.bytes -= bytes;
+        self.events.drain(..count).collect()
+    }
+
+    /// So much is read.
+    fn earn(&mut self, events: usize, bytes: usize) {
+        let events = u32::try_from(events).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let earned = EARNED_BY_EVENT.saturating_mul(events) + EARNED_BY_BYTE.saturating_mul(bytes);
         self.waited = self.waited.saturating_sub(earned);
     }
 
     fn is_behind(&self) -> bool {
-        self.end.is_none() && (self.events.len() >= EVENTS_MAX / 2 || self.bytes >= BYTES_MAX / 2)
+        let is_much = self.events.len() >= EVENTS_MAX / 2 || self.bytes >= BYTES_MAX / 2;
+        is_much && self.end.is_none() && self.replays_until.is_none()
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.account.forget(self);
     }
 }
 
@@ -247,7 +388,7 @@ mod tests {
     use super::*;
 
     fn event(bytes: usize, state: Option<TaskState>) -> Shown {
-        Shown { bytes: Bytes::from(vec![b'x'; bytes]), state }
+        Shown { bytes: Bytes::from(vec![b'x'; bytes]), seq: 0, state }
     }
 
     /// How many events there are for `subscriber`, and its end.
@@ -301,7 +442,91 @@ mod tests {
         audience.add(&subscriber);
         let end = event(1, Some(TaskState::Completed));
         audience.show(&[event(BYTES_MAX * 8, None), end]);
-        check(&subscriber, Some((2, Some(End::Complete))));
+        check(&subscriber, Some((1, None)));
+        check(&subscriber, Some((1, Some(End::Complete))));
+    }
+
+    /// The events from number `first` to `last`, the last of which brings the task to `state`.
+    fn events(first: u64, last: u64, state: Option<TaskState>) -> Vec<Shown> {
+        let bytes = |seq: u64| Bytes::from(seq.to_string());
+        (first..=last)
+            .map(|seq| Shown { bytes: bytes(seq), seq, state: state.filter(|_| seq == last) })
+            .collect()
+    }
+
+    /// Reads from a journal that has all events by then, two at a time, while `meanwhile` happens
+    /// after each time, and gives what it showed and where it came to.
+    fn replay(subscriber: &Subscriber, mut meanwhile: impl FnMut(u64)) -> (Vec<u64>, u64) {
+        let (mut shown, mut at) = (Vec::new(), 0);
+        loop {
+            match subscriber.replays(at) {
+                Replays::Show(events) => shown.extend(events.iter().map(number)),
+                Replays::Read(until) => {
+                    let page = (at + 1..=until).take(2).map(|seq| Bytes::from(seq.to_string()));
+                    let page: VecDeque<_> = page.collect();
+                    at += u64::try_from(page.len()).unwrap();
+                    subscriber.take_page(page);
+                    meanwhile(at);
+                }
+                Replays::Done => return (shown, at),
+            }
+        }
+    }
+
+    fn number(event: &Bytes) -> u64 {
+        std::str::from_utf8(event).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn who_reads_from_the_journal_is_not_behind_and_comes_to_where_the_task_is() {
+        let audience = Audience::default();
+        let subscriber = Subscriber::new(Until::Ended);
+        subscriber.replay_until(5);
+        audience.add(&subscriber);
+        let many = u64::try_from(EVENTS_MAX).unwrap() * 2;
+        let (shown, at) = replay(&subscriber, |at| {
+            if at == 2 {
+                audience.show(&events(6, many, None));
+            }
+            assert_eq!(audience.catch_up().now_or_never(), Some(()), "nobody waits for it");
+        });
+        assert_eq!((shown, at), ((1..=many).collect(), many));
+        check(&subscriber, None);
+        audience.show(&events(many + 1, many + 3, Some(TaskState::Completed)));
+        let (rest, end) = subscriber.next().now_or_never().unwrap();
+        let rest: Vec<_> = rest.iter().map(number).collect();
+        assert_eq!((rest, end), ((many + 1..=many + 3).collect(), Some(End::Complete)));
+    }
+
+    #[test]
+    fn who_reads_from_the_journal_sees_the_end_that_came_meanwhile() {
+        for end in [End::Complete, End::Lost] {
+            let audience = Audience::default();
+            let subscriber = Subscriber::new(Until::Ended);
+            subscriber.replay_until(5);
+            audience.add(&subscriber);
+            let (shown, _) = replay(&subscriber, |at| match (at, end) {
+                (2, End::Complete) => audience.show(&events(6, 9, Some(TaskState::Completed))),
+                (2, _) => audience.end(end),
+                _ => {}
+            });
+            assert_eq!(shown, (1..=if end == End::Complete { 9 } else { 5 }).collect::<Vec<_>>());
+            check(&subscriber, Some((0, Some(end))));
+        }
+    }
+
+    #[test]
+    fn who_is_cut_while_it_reads_from_the_journal_reads_no_more() {
+        let subscriber = Subscriber::new(Until::Ended);
+        subscriber.replay_until(9);
+        let (shown, at) = replay(&subscriber, |at| {
+            if at == 4 {
+                subscriber.cut();
+            }
+        });
+        assert_eq!((shown, at), (vec![1, 2], 4));
+        subscriber.take_page([Bytes::from_static(b"late")].into());
+        check(&subscriber, Some((0, Some(End::Crowded))));
     }
 
     #[tokio::test(start_paused = true)]

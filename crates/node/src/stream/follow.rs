@@ -77,7 +77,7 @@ impl Request<'_> {
                 return Err(fault);
             }
         };
-        let subscriber = Subscriber::new(Until::Interrupted);
+        let subscriber = seat.subscriber(Until::Interrupted);
         let history = request.configuration.history_length;
         let (index, params) = (subject.index, subject.params.clone());
         let outline = Operation::SendStreamingMessage(outline(&request));
@@ -90,7 +90,8 @@ impl Request<'_> {
             Taken::Task(_, None) => Err(unseen()),
             // Sent before: whoever sends again follows the task from where it stands.
             Taken::Known(id) => {
-                let follower = self.rejoin(&id, Until::Interrupted, history).await?;
+                let follower =
+                    self.rejoin(&id, seat.subscriber(Until::Interrupted), history).await?;
                 Ok(self.follow(follower, (index, params), outline, (seat, revision)))
             }
         }
@@ -109,10 +110,10 @@ impl Request<'_> {
         service.put_on_record(Some(audit)).await?;
         let seat = service.streams.seat(&self.connection.caller_name)?;
         let follower = match request.after {
-            Some(after) => self.resume(&request.id, after).await?,
+            Some(after) => self.resume(&request.id, after, &seat).await?,
             None => match service.tasks.find(&self.connection.scope, &request.id) {
                 Some(task) => {
-                    let subscriber = Subscriber::new(Until::Ended);
+                    let subscriber = seat.subscriber(Until::Ended);
                     task.join(service, &subscriber, None, false).await?
                 }
                 None => {
@@ -131,36 +132,37 @@ impl Request<'_> {
 
     /// Follows the task `id` from behind `after`, also after its end. Where the place means nothing
     /// any more, from the task as it stands.
-    async fn resume(&self, id: &TaskId, after: Cursor) -> Result<Subscription, Fault> {
+    async fn resume(&self, id: &TaskId, after: Cursor, seat: &Seat) -> Result<Subscription, Fault> {
         let (service, scope) = (self.service, &self.connection.scope);
+        let subscriber = seat.subscriber(Until::Ended);
         let read = service.journal.events(scope, id, after).await;
         let events = read.map_err(|error| service.commit_fault(&error))?;
         let Some(events) = events else { return Err(not_found(id)) };
         let Events::Page { last_seq, .. } = events else {
-            return self.rejoin(id, Until::Ended, None).await;
+            return self.rejoin(id, subscriber, None).await;
         };
         if let Some(task) = service.tasks.find(scope, id) {
-            return task.join_after(service, &Subscriber::new(Until::Ended), after).await;
+            return task.join_after(service, &subscriber, after).await;
         }
         let stored = self.at_rest(id).await?;
         if !stored.task.status.state.is_terminal() {
             return Err(service.tasks.not_at_hand(id));
         }
-        let last_seq = stored.last_seq.max(last_seq);
-        let replay = Replay::events(scope, (id, &stored.task.context_id), after, last_seq);
-        Ok(at_its_end(id, replay))
+        subscriber.replay_until(stored.last_seq.max(last_seq));
+        let replay = Replay::events(scope, (id, &stored.task.context_id), after);
+        Ok(at_its_end(id, subscriber, replay))
     }
 
     /// Follows the task `id` from where it stands, which may be its end.
     async fn rejoin(
         &self,
         id: &TaskId,
-        until: Until,
+        subscriber: Arc<Subscriber>,
         history: Option<u32>,
     ) -> Result<Subscription, Fault> {
         let (service, scope) = (self.service, &self.connection.scope);
         if let Some(task) = service.tasks.find(scope, id) {
-            return task.join(service, &Subscriber::new(until), history, true).await;
+            return task.join(service, &subscriber, history, true).await;
         }
         let mut search = Search::new(&service.answers, &self.connection.caller_name);
         loop {
@@ -177,7 +179,8 @@ impl Request<'_> {
                         None => task_tail(&task.showing(history), cursor),
                         Some(capacity) => task_tail_in(&task.showing(history), cursor, capacity),
                     };
-                    return Ok(at_its_end(id, Replay::task(search.found().hold(tail))));
+                    let first = Replay::Task(search.found().hold(tail));
+                    return Ok(at_its_end(id, subscriber, first));
                 }
                 measure
             };
@@ -206,8 +209,7 @@ impl Request<'_> {
 }
 
 /// Follows what is left of a task that has ended.
-fn at_its_end(id: &TaskId, replay: Replay) -> Subscription {
-    let subscriber = Subscriber::new(Until::Ended);
+fn at_its_end(id: &TaskId, subscriber: Arc<Subscriber>, replay: Replay) -> Subscription {
     subscriber.end(End::Complete);
     Subscription { id: id.clone(), task: None, subscriber, replay }
 }

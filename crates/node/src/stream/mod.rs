@@ -2,9 +2,11 @@
 //!
 //! A task shows its events to its [`Audience`]; a [`Stream`] is one subscriber's side of that, with
 //! what ends it early: a reader that is too slow, a right that is gone, a connection whose
-//! certificates end, a node that ends. Each of these is told as the stream's last event.
+//! certificates end, a node that ends. Each of these is told as the stream's last event. What all
+//! streams hold together is bounded by the [`backlog`].
 
 mod audience;
+mod backlog;
 mod follow;
 mod replay;
 mod turn;
@@ -32,7 +34,10 @@ use crate::budget::Room;
 use crate::quota::{Quota, Share};
 use crate::tasks::Running;
 
+use audience::Replays;
 pub(crate) use audience::{Audience, End, Shown, Subscriber, Until, state_after};
+pub(crate) use backlog::Account;
+use backlog::Backlog;
 pub(crate) use follow::Follow;
 use follow::Rights;
 pub(crate) use replay::Replay;
@@ -47,24 +52,40 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Events up to this size, in bytes, leave in one piece with others; larger ones are not copied.
 const COPIED_BYTES_MAX: usize = 16 * 1024;
 
+/// Most bytes that leave in one piece: so much a connection holds of a stream that is not read,
+/// beside its own buffer.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
+
 /// What all streams of one agent share.
 pub(crate) struct Streams {
     quota: Arc<Quota>,
+    backlog: Arc<Backlog>,
     open: Gauge,
     ending: CancellationToken,
+}
+
+/// What people see of all streams.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StreamGauges {
+    /// How many are open.
+    pub(crate) open: Gauge,
+    /// How many bytes they hold.
+    pub(crate) backlog_bytes: Gauge,
 }
 
 /// The right to open one stream, counted while it is open.
 pub(crate) struct Seat {
     _share: Share,
+    account: Arc<Account>,
     open: Gauge,
 }
 
 impl Streams {
-    /// Counts open streams in `open`.
-    pub(crate) fn new(open: Gauge) -> Self {
+    /// Counts in `gauges`.
+    pub(crate) fn new(gauges: StreamGauges) -> Self {
         let quota = Quota::new(STREAMS_PER_CALLER_MAX);
-        Self { quota, open, ending: CancellationToken::new() }
+        let backlog = Backlog::new(gauges.backlog_bytes);
+        Self { quota, backlog, open: gauges.open, ending: CancellationToken::new() }
     }
 
     /// Ends all streams, each with a last event that says so; new ones end at once.
@@ -86,8 +107,20 @@ impl Streams {
             let text = format!("you have {} streams open; close one first", self.quota.max());
             return Err(Fault::new(FaultCode::ResourceExhausted, text));
         };
+        let account = self.backlog.account(caller);
+        if account.is_over() {
+            let text = "your streams hold too much that was not read; read it or close some first";
+            return Err(Fault::new(FaultCode::ResourceExhausted, text));
+        }
         self.open.inc();
-        Ok(Seat { _share: share, open: self.open.clone() })
+        Ok(Seat { _share: share, account, open: self.open.clone() })
+    }
+}
+
+impl Seat {
+    /// The side of a task that is shown here.
+    fn subscriber(&self, until: Until) -> Arc<Subscriber> {
+        self.account.subscriber(until)
     }
 }
 
@@ -126,7 +159,7 @@ struct Stream {
     at: Option<Cursor>,
     done: bool,
     turns: Turns,
-    _seat: Seat,
+    seat: Seat,
 }
 
 /// The answer to request `id` that follows a task.
@@ -141,13 +174,13 @@ pub(crate) fn answer(follow: Follow, id: RequestIdJson) -> Response<ResponseBody
     let stream = Stream {
         head: Head::new(&id),
         id,
+        at: subscription.replay.after(),
         subscription,
         rights,
         out: VecDeque::new(),
-        at: None,
         done: false,
         turns,
-        _seat: seat,
+        seat,
     };
     let pieces = unfold(Box::new(stream), |mut stream| async move {
         let piece = stream.next().await?;
@@ -187,19 +220,40 @@ impl Stream {
             if self.done {
                 return None;
             }
-            if !self.subscription.replay.is_done() {
-                // It comes piece by piece, and nothing that is due waits for all of it.
-                match self.turns.due() {
-                    Some(turn) => self.take_turn(turn).await,
-                    None => match self.subscription.replay.next(&self.rights.service).await {
-                        Ok(tails) => self.lay_out(tails),
-                        Err(fault) => self.fail(fault),
-                    },
-                }
+            if matches!(self.subscription.replay, Replay::Done) {
+                let turn = self.turns.next(&self.subscription.subscriber).await;
+                self.take_turn(turn).await;
                 continue;
             }
-            let turn = self.turns.next(&self.subscription.subscriber).await;
-            self.take_turn(turn).await;
+            // It comes piece by piece, and nothing that is due waits for all of it.
+            match self.turns.due() {
+                Some(turn) => self.take_turn(turn).await,
+                None => self.replay().await,
+            }
+        }
+    }
+
+    /// Shows more of what comes first, or reads more of it.
+    async fn replay(&mut self) {
+        let Subscription { replay, subscriber, .. } = &mut self.subscription;
+        match replay {
+            Replay::Done => {}
+            Replay::Task(first) => {
+                let first = std::mem::take(first);
+                *replay = Replay::Done;
+                self.lay_out([first]);
+            }
+            Replay::Journal(journal) => match subscriber.replays(journal.at()) {
+                Replays::Show(events) => self.lay_out(events),
+                Replays::Read(until) => {
+                    let (service, account) = (&self.rights.service, &self.seat.account);
+                    match journal.next(service, until, account).await {
+                        Ok(page) => subscriber.take_page(page),
+                        Err(fault) => self.fail(fault),
+                    }
+                }
+                Replays::Done => *replay = Replay::Done,
+            },
         }
     }
 
@@ -241,6 +295,11 @@ impl Stream {
                 "the stream was read too slowly; follow the task again with `SubscribeToTask` from \
                  `lastEventId`",
             )),
+            End::Crowded => self.fail(Fault::new(
+                FaultCode::ResourceExhausted,
+                "too much of the open streams was not read, and this one was furthest behind; \
+                 follow the task again with `SubscribeToTask` from `lastEventId`",
+            )),
             End::Lost => self.fail(Fault::new(
                 FaultCode::Internal,
                 "nobody works on the task any more; read it with `GetTask`",
@@ -265,23 +324,28 @@ impl Stream {
 
     /// Makes pieces of the body of `tails`: small ones together, large ones without a copy.
     fn lay_out(&mut self, tails: impl IntoIterator<Item = Bytes>) {
-        let head = self.head.bytes();
-        let mut small = BytesMut::new();
-        for tail in tails {
+        let (head, account) = (self.head.bytes(), &self.seat.account);
+        let mut small = Vec::new();
+        for mut tail in tails {
             self.at = cursor_of(&tail).or(self.at);
-            small.extend_from_slice(head);
             if tail.len() > COPIED_BYTES_MAX {
-                self.out.push_back(small.split().freeze());
+                small.extend_from_slice(head);
+                self.out.push_back(account.hold(std::mem::take(&mut small)));
+                while tail.len() > PIECE_BYTES_MAX {
+                    self.out.push_back(tail.split_to(PIECE_BYTES_MAX));
+                }
                 self.out.push_back(tail);
                 continue;
             }
+            small.reserve(head.len() + tail.len());
+            small.extend_from_slice(head);
             small.extend_from_slice(&tail);
             if small.len() > COPIED_BYTES_MAX {
-                self.out.push_back(small.split().freeze());
+                self.out.push_back(account.hold(std::mem::take(&mut small)));
             }
         }
         if !small.is_empty() {
-            self.out.push_back(small.freeze());
+            self.out.push_back(account.hold(small));
         }
     }
 }

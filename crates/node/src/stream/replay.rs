@@ -2,6 +2,7 @@
 //! behind a place at which it was before.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use convoke_a2a::jsonrpc::stream::update_tail;
@@ -10,89 +11,75 @@ use convoke_model::{
     ContextId, Cursor, Fault, FaultCode, TaskEvent, TaskId, TaskState, TaskStatus, UnixMillis,
 };
 
+use super::backlog::Account;
 use crate::service::Service;
 use crate::tasks::not_found;
 
 /// What comes first in a stream.
 #[derive(Debug)]
-pub(crate) struct Replay(Source);
-
-#[derive(Debug)]
-enum Source {
-    /// The task, which holds room if it is large.
+pub(crate) enum Replay {
+    /// The task as it stands, which holds room if it is large.
     Task(Bytes),
-    /// Events from the journal.
+    /// The events behind a place, from the journal.
     Journal(Box<Journal>),
     /// Nothing more.
     Done,
 }
 
+/// The events of one task, read a page at a time.
 #[derive(Debug)]
-struct Journal {
+pub(crate) struct Journal {
     scope: Scope,
     id: TaskId,
     context_id: ContextId,
     /// The newest event that was seen.
     at: Cursor,
-    /// The last one that is shown from here; what follows it comes to the subscriber.
-    until: u64,
     /// The status that the task had come to there, if it has been read.
     status: Option<TaskStatus>,
 }
 
 impl Replay {
-    /// The task as it stands.
-    pub(crate) fn task(first: Bytes) -> Self {
-        Self(Source::Task(first))
-    }
-
-    /// The events of a task behind `after`, up to number `until`.
+    /// The events of a task behind `after`.
     pub(crate) fn events(
         scope: &Scope,
         (id, context_id): (&TaskId, &ContextId),
         after: Cursor,
-        until: u64,
     ) -> Self {
-        if after.seq >= until {
-            return Self(Source::Done);
-        }
-        Self(Source::Journal(Box::new(Journal {
+        Self::Journal(Box::new(Journal {
             scope: scope.clone(),
             id: id.clone(),
             context_id: context_id.clone(),
             at: after,
-            until,
             status: None,
-        })))
+        }))
     }
 
-    /// Whether everything was given.
-    pub(crate) fn is_done(&self) -> bool {
-        matches!(self.0, Source::Done)
-    }
-
-    /// What comes next.
-    ///
-    /// # Errors
-    ///
-    /// The fault that ends the stream: the journal could not be asked, or no longer has the events.
-    pub(crate) async fn next(&mut self, service: &Service) -> Result<VecDeque<Bytes>, Fault> {
-        match std::mem::replace(&mut self.0, Source::Done) {
-            Source::Task(first) => Ok([first].into()),
-            Source::Done => Ok(VecDeque::new()),
-            Source::Journal(mut journal) => {
-                let tails = journal.next(service).await?;
-                if journal.at.seq < journal.until {
-                    self.0 = Source::Journal(journal);
-                }
-                Ok(tails)
-            }
+    /// The place that its reader was at before.
+    pub(super) fn after(&self) -> Option<Cursor> {
+        match self {
+            Self::Journal(journal) => Some(journal.at),
+            Self::Task(_) | Self::Done => None,
         }
     }
 }
 
 impl Journal {
-    async fn next(&mut self, service: &Service) -> Result<VecDeque<Bytes>, Fault> {
+    /// The newest event that was read.
+    pub(super) fn at(&self) -> u64 {
+        self.at.seq
+    }
+
+    /// The next events, none of them behind number `until`, held by `account`.
+    ///
+    /// # Errors
+    ///
+    /// The fault that ends the stream: the journal could not be asked, or no longer has the events.
+    pub(super) async fn next(
+        &mut self,
+        service: &Service,
+        until: u64,
+        account: &Arc<Account>,
+    ) -> Result<VecDeque<Bytes>, Fault> {
         // A message is shown with the status that it follows, so one event more is read at first.
         let from = match self.status {
             Some(_) => self.at,
@@ -108,7 +95,7 @@ impl Journal {
             if let TaskEvent::Status(status) = &event {
                 self.status = Some(status.clone());
             }
-            if seq <= self.at.seq || seq > self.until {
+            if seq <= self.at.seq || seq > until {
                 continue;
             }
             self.at.seq = seq;
@@ -118,7 +105,8 @@ impl Journal {
                 timestamp: UnixMillis::default(),
             };
             let status = self.status.get_or_insert(unknown);
-            tails.extend(update_tail(&self.id, &self.context_id, &event, status, self.at));
+            let tail = update_tail(&self.id, &self.context_id, &event, status, self.at);
+            tails.extend(tail.map(|tail| account.hold(tail)));
         }
         // Without progress there would be no end.
         if self.at.seq == before { Err(self.lost()) } else { Ok(tails) }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use convoke_model::Revision;
-use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -84,7 +83,7 @@ impl Turns {
             if let Some(end) = self.end_due(now) {
                 // Once more, so that a task which has just ended is seen to; not again, or a task
                 // that goes on talking would put the end off.
-                let rest = if self.is_drained { None } else { subscriber.next().now_or_never() };
+                let rest = if self.is_drained { None } else { subscriber.rest() };
                 self.is_drained = true;
                 return rest.map_or(end, |(events, end)| Turn::Show(events, end));
             }
@@ -151,7 +150,7 @@ mod tests {
         }
 
         async fn check(&mut self, expected: Turn) {
-            let more = Shown { bytes: Bytes::from_static(b"x"), state: None };
+            let more = Shown { bytes: Bytes::from_static(b"x"), seq: 1, state: None };
             assert!(self.subscriber.take(&[more]));
             assert_eq!(self.turns.next(&self.subscriber).await, expected);
         }

@@ -142,6 +142,9 @@ impl Board {
             return Err(NoPlace::All(max));
         }
         inside.in_line += 1;
+        // Whoever learns its name finds it here, and waits for its submission to be committed.
+        let place = Place { task: Arc::clone(task), turn: None };
+        inside.tasks.insert(task.id().clone(), place);
         let (board, task) = (Arc::clone(self), Arc::clone(task));
         Ok(Reserved { board, task, share: Some(share) })
     }
@@ -323,7 +326,11 @@ impl NoPlace {
 impl Drop for Reserved {
     fn drop(&mut self) {
         if self.share.is_some() {
-            self.board.inside().in_line -= 1;
+            let mut inside = self.board.inside();
+            inside.in_line -= 1;
+            inside.tasks.remove(self.task.id());
+            drop(inside);
+            self.task.abandon();
         }
     }
 }

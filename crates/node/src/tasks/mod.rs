@@ -178,6 +178,12 @@ impl Tasks {
                     };
                     work.is_ours_by(fence);
                     work.committed(&service, &mut slot, state, &[]);
+                    let is_seated = reserved.is_none();
+                    if let Some(reserved) = reserved.take() {
+                        // It may wait long, and the journal has what the state says.
+                        slot.state = None;
+                        reserved.line_up(service.clock.now());
+                    }
                     drop(slot);
                     let follower = match join {
                         None => Ok(None),
@@ -190,13 +196,8 @@ impl Tasks {
                     // A caller who has gone does not hear it and, dropped here, follows nothing;
                     // the task goes on all the same.
                     drop(say.send(taken));
-                    match reserved.take() {
-                        None => work.work(&service, (index, params)).await,
-                        Some(reserved) => {
-                            // It may wait long, and the journal has what it says.
-                            work.slot.lock().await.state = None;
-                            reserved.line_up(service.clock.now());
-                        }
+                    if is_seated {
+                        work.work(&service, (index, params)).await;
                     }
                 };
                 // What panics beside the handler ends the task too: nobody works on it any more.
@@ -220,8 +221,11 @@ impl Tasks {
         running: &Arc<Running>,
         audit: AuditRecord,
     ) -> Result<(), Fault> {
-        let (service, running) = (Arc::clone(service), Arc::clone(running));
-        self.finish(async move { running.cancel(&service, audit).await }).await
+        let (service, ending) = (Arc::clone(service), Arc::clone(running));
+        self.finish(async move { ending.cancel(&service, audit).await }).await?;
+        // If it stood in line, it makes room there.
+        self.board.leave(running);
+        Ok(())
     }
 
     /// Gives `running` the answer that it waits for. Once begun it is done, even if the owner hangs

@@ -199,7 +199,7 @@ impl Running {
                     let tail = if is_whole { tail(task) } else { tail(&task.showing(history)) };
                     let first = search.found().hold(tail);
                     let stands = task.status.state;
-                    return Ok(self.show_to(subscriber, stands, Replay::task(first)));
+                    return Ok(self.show_to(subscriber, stands, Replay::Task(first)));
                 }
                 measure
             };
@@ -219,8 +219,8 @@ impl Running {
         let mut slot = self.slot.lock().await;
         let state = slot.fresh(service, &self.scope, &self.id).await?;
         let Some(task) = state.task() else { return Err(not_found(&self.id)) };
-        let replay =
-            Replay::events(&self.scope, (&self.id, state.context_id()), after, state.last_seq());
+        subscriber.replay_until(state.last_seq());
+        let replay = Replay::events(&self.scope, (&self.id, state.context_id()), after);
         Ok(self.show_to(subscriber, task.status.state, replay))
     }
 
@@ -377,9 +377,7 @@ impl Running {
         events: &[TaskEvent],
         before: u64,
     ) -> Vec<Shown> {
-        if self.audience.is_empty() {
-            return Vec::new();
-        }
+        let Some(account) = self.audience.account() else { return Vec::new() };
         let epoch = service.journal.epoch();
         // The engine puts a message behind the status that it brings about.
         let Some(mut current) = state.task().map(|task| &task.status) else { return Vec::new() };
@@ -390,7 +388,9 @@ impl Running {
             }
             let cursor = Cursor { epoch, seq };
             let bytes = update_tail(state.id(), state.context_id(), event, current, cursor);
-            shown.extend(bytes.map(|bytes| Shown { bytes, state: state_after(event) }));
+            let shows =
+                |bytes| Shown { bytes: account.hold(bytes), seq, state: state_after(event) };
+            shown.extend(bytes.map(shows));
         }
         shown
     }
@@ -478,11 +478,11 @@ mod tests {
                 said.close();
             }
             let subscriber = Subscriber::new(Until::Ended);
-            let first = Replay::task(Bytes::from_static(b"task"));
+            let first = Replay::Task(Bytes::from_static(b"task"));
             let follower = running.show_to(&subscriber, TaskState::Working, first);
-            assert!(!running.audience.is_empty());
+            assert!(running.audience.account().is_some());
             drop(say.send(follower));
-            assert_eq!(running.audience.is_empty(), has_gone);
+            assert_eq!(running.audience.account().is_none(), has_gone);
         }
     }
 }
