@@ -422,3 +422,36 @@ async fn a_list_shows_what_policy_opens() {
     }
     site.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_does_not_wait_for_what_waits_in_line() {
+    let (site, shared) = (Site::new().await, Shared::new());
+    let patient = |yaml: &mut Value| {
+        one_at_a_time(yaml);
+        yaml["server"]["drain_timeout"] = json!("60s");
+    };
+    let life = site.live(shared.host(), patient).await;
+    let first = life.begin("hold", json!({"name": "first"}), json!({})).await;
+    shared.has_begun(1).await;
+    // Its caller waits for its end.
+    let second = life.send_again(send("hold", json!({"name": "second"})));
+    let waiting = loop {
+        let list = life.ask("ListTasks", json!({"status": "TASK_STATE_SUBMITTED"})).await;
+        if let Some(task) = list["result"]["tasks"].get(0) {
+            break task["id"].as_str().unwrap().to_owned();
+        }
+    };
+    let draining = tokio::spawn(life.drain());
+    let answered = second.await.unwrap();
+    let state = &answered["result"]["task"]["status"]["state"];
+    assert_eq!(state, "TASK_STATE_SUBMITTED", "{answered}");
+    shared.gate.add_permits(1);
+    assert_eq!(draining.await.unwrap().left_tasks, 0);
+
+    shared.gate.add_permits(1);
+    let life = site.live(shared.host(), patient).await;
+    assert_eq!(life.get(&first).await["status"]["state"], "TASK_STATE_COMPLETED");
+    life.comes_to(&waiting, "COMPLETED").await;
+    life.drain().await;
+    site.end().await;
+}

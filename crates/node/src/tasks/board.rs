@@ -243,6 +243,13 @@ impl Board {
         Some(Arc::clone(&place.task))
     }
 
+    /// All tasks that stand in line.
+    pub(super) fn in_line(&self) -> Vec<Arc<Running>> {
+        let inside = self.inside();
+        let waiting = inside.tasks.values().filter(|place| place.turn.is_some());
+        waiting.map(|place| Arc::clone(&place.task)).collect()
+    }
+
     /// All tasks that are at work or in line.
     pub(super) fn all(&self) -> Vec<Arc<Running>> {
         self.inside().tasks.values().map(|place| Arc::clone(&place.task)).collect()

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use convoke_engine::{Effects, Event, State, decide};
-use convoke_journal::{Created, NewTask, Scope, SendKey, StoredTask};
+use convoke_journal::{Created, Durability, NewTask, Scope, SendKey, StoredTask};
 use convoke_model::{AuditRecord, Fault, FaultCode, Json, Message, TaskId};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -277,6 +277,12 @@ impl Tasks {
     pub(crate) async fn end_waiting(&self, service: &Service) {
         // Set before any slot is looked at: a question that is put later sees it.
         self.draining.store(true, Ordering::Release);
+        if service.journal.durability() != Durability::Memory {
+            // Nobody begins them before the next start, so whoever waits would wait in vain.
+            for running in self.board.in_line() {
+                running.let_go();
+            }
+        }
         let active = self.board.all();
         join_all(active.iter().map(|running| running.end_if_waiting(service))).await;
     }

@@ -248,7 +248,12 @@ impl Running {
     pub(super) fn abandon(&self) {
         self.take_no_output();
         self.audience.end(End::Lost);
-        // Who waits gets the task as it stands: nothing more will come of it.
+        // Nothing more will come of it.
+        self.let_go();
+    }
+
+    /// Whoever waits for the task gets it as it stands.
+    pub(super) fn let_go(&self) {
         self.answer.send_replace(true);
     }
 
