@@ -1,4 +1,4 @@
-//! The command line, read by hand: five commands do not earn a parser crate.
+//! The command line, read by hand: so few commands do not earn a parser crate.
 
 use anyhow::{Result, bail};
 
@@ -20,6 +20,13 @@ pub(crate) enum Command {
     },
     /// Measure; the arguments go to the benchmark unchanged.
     Bench(Vec<String>),
+    /// Kill, cut, fill and damage; the arguments go to the torturer unchanged.
+    Torture {
+        /// Build the release profile.
+        release: bool,
+        /// What goes on.
+        passed_on: Vec<String>,
+    },
 }
 
 /// How `test` and `ci` go about it.
@@ -42,6 +49,7 @@ Commands:
   tidy    the rules of the source tree that a compiler does not know
   setup   install what the optional checks of `ci` need
   bench   measure against the ceilings in benches/
+  torture kill agents, cut streams, fill disks, damage stores, and look what was lost
 
 `cargo xtask help <command>` says more.
 
@@ -102,6 +110,25 @@ Usage: cargo xtask bench [arguments …]
 Example: cargo xtask bench --help
 ";
 
+const TORTURE: &str = "\
+Tortures an agent while clients write down what they are told, and has an independent checker
+look whether all of it was true. It ends with a table, and with status 1 if anything was not.
+Without options it takes about a quarter of an hour on two cores.
+
+Usage: cargo xtask torture [options]
+
+Options:
+  --only CASES   some of R-01 (kills), R-06 (damaged stores), R-07 (full disks),
+                 R-16 (cut streams), R-18 (repeated sends), R-19 (cancellations)
+  --kills N      how often R-01 kills, instead of 200 times
+  --long         as much as the reliability plan asks for, which takes hours
+  --seed N       where chance begins; a run prints its own
+  --victim FILE  another program to torture
+  --release      build the release profile
+
+Example: cargo xtask torture --only R-01,R-16 --kills 20
+";
+
 /// Reads the command line, without the program's own name.
 ///
 /// # Errors
@@ -120,6 +147,11 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Command> 
     // The benchmark has options of its own, `--help` among them.
     if name == "bench" {
         return Ok(Command::Bench(rest));
+    }
+    if name == "torture" && !rest.iter().any(|word| matches!(word.as_str(), "--help" | "-h")) {
+        let release = rest.iter().any(|word| word == "--release");
+        let passed_on = rest.into_iter().filter(|word| word != "--release").collect();
+        return Ok(Command::Torture { release, passed_on });
     }
     let text = help(&name)?;
     let own = rest.split(|word| word == "--").next().unwrap_or_default();
@@ -161,6 +193,7 @@ fn help(command: &str) -> Result<&'static str> {
         "tidy" => TIDY,
         "setup" => SETUP,
         "bench" => BENCH,
+        "torture" => TORTURE,
         _ => bail!("unknown command `{command}`; `cargo xtask help` lists the commands"),
     })
 }
@@ -203,6 +236,10 @@ mod tests {
             }),
         );
         check("bench --help x", Command::Bench(vec!["--help".into(), "x".into()]));
+        check(
+            "torture --only R-01 --release",
+            Command::Torture { release: true, passed_on: vec!["--only".into(), "R-01".into()] },
+        );
     }
 
     #[test]
@@ -212,6 +249,7 @@ mod tests {
         check("help test", Command::Help(TEST));
         check("test --help", Command::Help(TEST));
         check("help bench", Command::Help(BENCH));
+        check("torture --help", Command::Help(TORTURE));
         check(
             "test -- --help",
             Command::Test(TestOptions { keep_going: false, passed_on: vec!["--help".into()] }),
@@ -220,7 +258,7 @@ mod tests {
 
     #[test]
     fn every_help_text_has_an_example() {
-        for text in [OVERVIEW, TEST, CI, TIDY, SETUP, BENCH] {
+        for text in [OVERVIEW, TEST, CI, TIDY, SETUP, BENCH, TORTURE] {
             assert!(text.contains("\nExample: cargo xtask "), "{text}");
         }
     }

@@ -53,6 +53,9 @@ fn run(command: Command) -> Result<bool> {
         Command::Tidy => return steps::tidy(&Workspace::find()?),
         Command::Setup { list } => return setup::run(&Workspace::find()?, list),
         Command::Bench(passed_on) => return steps::bench(&Workspace::find()?, &passed_on),
+        Command::Torture { release, passed_on } => {
+            return steps::torture(&Workspace::find()?, release, &passed_on);
+        }
     };
     print!("{help}");
     Ok(true)

@@ -161,6 +161,28 @@ pub(crate) fn bench(workspace: &Workspace, passed_on: &[String]) -> Result<bool>
     workspace.cargo(&args)
 }
 
+/// Builds the agent that is tortured and whoever does it, and runs that; `false` when something was
+/// found.
+///
+/// # Errors
+///
+/// When cargo cannot be started.
+pub(crate) fn torture(workspace: &Workspace, release: bool, passed_on: &[String]) -> Result<bool> {
+    let with = |command: &'static str| {
+        let mut args = vec![command, "--locked", "--package", "convoke-torture"];
+        args.extend(release.then_some("--release"));
+        args
+    };
+    // `run` builds the one program that it runs, and the torture needs the other one too.
+    if !workspace.cargo(&with("build"))? {
+        return Ok(false);
+    }
+    let mut args = with("run");
+    args.push("--");
+    args.extend(passed_on.iter().map(String::as_str));
+    workspace.cargo(&args)
+}
+
 fn passed(ended_well: Result<bool>) -> Result<Outcome> {
     Ok(if ended_well? { Outcome::Passed } else { Outcome::Failed })
 }
