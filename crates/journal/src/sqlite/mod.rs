@@ -9,6 +9,7 @@ mod events;
 mod heads;
 mod housekeeper;
 mod insert;
+mod inspector;
 mod job;
 mod list;
 mod load;
@@ -50,6 +51,7 @@ use commit::Committer;
 pub use error::OpenError;
 use error::StoreError;
 use housekeeper::Housekeeper;
+use inspector::Inspector;
 use job::{Append, Create, Job, Queue};
 use lock::Lock;
 use open::Opening;
@@ -121,7 +123,7 @@ pub struct WriterCounts {
 struct Threads {
     writer: JoinHandle<()>,
     /// The housekeeper and the sweeper, which ask things of the writer.
-    beside: [JoinHandle<()>; 2],
+    beside: Vec<JoinHandle<()>>,
     _lock: Lock,
 }
 
@@ -138,7 +140,7 @@ impl SqliteJournal {
             Durability::Memory => Durability::Relaxed,
             other => other,
         };
-        let Opening { lock, connection, mark, written, found, file } =
+        let Opening { lock, connection, mark, written, found, file, is_checked } =
             open::open(&directory, durability, &*sink)?;
         let failed = |error: StoreError| error.into_open(&directory);
         let fence = Fence(found.opened);
@@ -153,6 +155,14 @@ impl SqliteJournal {
         let store = Store::new(connection, Arc::clone(&claims), sink, fence).map_err(failed)?;
         let committer = Committer::new(store, Arc::clone(&shared), mark, written);
 
+        let inspector = match is_checked {
+            true => None,
+            false => {
+                let connection = reader::open(&file).map_err(failed)?;
+                Some(Inspector::new(connection, Arc::clone(&shared)))
+            }
+        };
+
         let (queue, jobs) = Queue::new();
         let queue = Arc::new(queue);
         let writer = Writer::new(jobs, committer, Arc::clone(&shared));
@@ -166,7 +176,11 @@ impl SqliteJournal {
         let spawn_beside = || {
             let housekeeper = spawn("convoke-keeper", Box::new(move || housekeeper.run()))?;
             let sweeper = spawn("convoke-sweeper", Box::new(move || sweeper.run()))?;
-            Ok([housekeeper, sweeper])
+            let mut beside = vec![housekeeper, sweeper];
+            if let Some(inspector) = inspector {
+                beside.push(spawn("convoke-inspect", Box::new(move || inspector.run()))?);
+            }
+            Ok(beside)
         };
         let beside = match spawn_beside() {
             Ok(beside) => beside,

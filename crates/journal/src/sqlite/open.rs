@@ -37,6 +37,8 @@ pub(super) struct Opening {
     pub(super) written: Mark,
     pub(super) found: Opened,
     pub(super) file: PathBuf,
+    /// Every row of it was looked at.
+    pub(super) is_checked: bool,
 }
 
 /// The row of `store`.
@@ -91,7 +93,8 @@ pub(super) fn open(
         Kind::Empty => return Err(damaged("it is empty, and was not", CURE_MARK)),
         Kind::Ours { format } => migrate(&mut connection, directory, format)?,
     }
-    if size(&file) <= CHECKED_BYTES_MAX {
+    let is_checked = size(&file) <= CHECKED_BYTES_MAX;
+    if is_checked {
         check(&connection).map_err(failed)?;
     }
     let row = read_row(&connection).map_err(failed)?;
@@ -110,7 +113,7 @@ pub(super) fn open(
         ReplayError::Store(error) => failed(error),
         ReplayError::Audit(source) => OpenError::Audit { path: directory.into(), source },
     })?;
-    Ok(Opening { lock, connection, mark, written, found, file })
+    Ok(Opening { lock, connection, mark, written, found, file, is_checked })
 }
 
 /// A connection that can write, set up as the writer's and the housekeeper's have to be.
