@@ -393,7 +393,9 @@ pub enum JournalError {
         source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     },
     /// What is stored is not what was written.
-    #[error("the journal at `{path}` is damaged: {what}; stop the node, and run `convoke data check`")]
+    #[error(
+        "the journal at `{path}` is damaged: {what}; stop the node, and run `convoke data check`"
+    )]
     Damaged {
         /// The store.
         path: Arc<std::path::Path>,
