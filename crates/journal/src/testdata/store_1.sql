@@ -87,7 +87,7 @@ CREATE UNIQUE INDEX tasks_by_id      ON tasks (scope_no, task_id);
 CREATE INDEX tasks_by_status  ON tasks (scope_no, state, status_at);
 CREATE INDEX tasks_by_context ON tasks (scope_no, context_id);
 CREATE INDEX sends_by_until ON sends (until_at);
-INSERT INTO store VALUES (1, '76d0ec6de25df32867235470cd5afe84', 1795208739000, 1, 1, 7, 'a6e10390-5db4-44a1-9a45-c6b5e1dd83dd', 1);
+INSERT INTO store VALUES (1, '76d0ec6de25df32867235470cd5afe84', 1795208739000, 1, 1, 7, '00000000-0000-4000-8000-000000000000', 1);
 INSERT INTO scopes VALUES (1, 'spiffe://example.org/worker', 'example.org', '', 'spiffe://example.org/a', 1143100412);
 INSERT INTO tasks VALUES (1, 1, 'ended', 'context', 'count_words', 'spiffe://example.org/user/ann', 2, 9000000000000, 1, 3, 2, 5, 0, 0, 2953239397);
 INSERT INTO tasks VALUES (2, 1, 'open', 'context', 'count_words', 'spiffe://example.org/user/ann', 2, 4102444800000, 1, 2, 2, 2, 2, 0, 1226984046);
