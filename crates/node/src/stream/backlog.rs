@@ -79,9 +79,14 @@ impl Backlog {
     /// what others do not read.
     fn relieve(&self) {
         let mut accounts: Vec<_> = self.accounts().values().filter_map(Weak::upgrade).collect();
-        let alike = self.bytes_max / accounts.len().max(1);
+        let alike = self.alike();
         accounts.retain(|account| account.bytes() > alike);
         cut(accounts.iter().flat_map(|account| account.all()).collect(), || self.is_over());
+    }
+
+    /// What each caller has, if all have the same.
+    fn alike(&self) -> usize {
+        self.bytes_max / self.accounts().len().max(1)
     }
 
     fn is_over(&self) -> bool {
@@ -127,7 +132,11 @@ impl Account {
 
     /// Whether its streams hold more than they may, though those behind were cut: the rest comes
     /// back only as it is sent.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
+        self.is_over() || self.backlog.is_over() && self.bytes() > self.backlog.alike()
+    }
+
+    fn is_over(&self) -> bool {
         self.bytes() > self.backlog.bytes_max / CALLERS_PART
     }
 
@@ -253,11 +262,11 @@ mod tests {
     fn as_many_are_cut_as_it_takes_and_none_that_keeps_up() {
         let backlog = backlog();
         let quick = behind(&backlog, "ann", &[60]);
-        let [one, two, three] = [500, 300, 200].map(|kib| behind(&backlog, "ann", &[kib]));
+        let [one, two, three] = [400, 300, 200].map(|kib| behind(&backlog, "ann", &[kib]));
         let large = behind(&backlog, "ann", &[700]);
         // The largest is what passes the bound, and on its way it cannot be taken back.
         check([&large, &one, &two], [true, false, false]);
-        let sent = backlog.account(&"ann".into()).hold(vec![0; 1024 * KIB]);
+        let sent = backlog.account(&"ann".into()).hold(vec![0; MAX / CALLERS_PART + 1]);
         show(&[&two], 100);
         check([&two, &three, &quick], [true, true, false]);
         assert!(backlog.account(&"ann".into()).is_over());
@@ -290,6 +299,8 @@ mod tests {
         let greedy: Vec<_> = names.iter().map(|name| behind(&backlog, name, &[100])).collect();
         assert!(backlog.is_over());
         show(&[&modest], 100);
+        let is_full = |name: &str| backlog.account(&name.into()).is_full();
+        assert_eq!([is_full("0"), is_full("zoe"), is_full("new")], [true, false, false]);
         check([&modest, &greedy[0], &greedy[3]], [false, true, true]);
         drop(sent);
         assert!(!backlog.is_over());

@@ -108,7 +108,8 @@ impl Streams {
             return Err(Fault::new(FaultCode::ResourceExhausted, text));
         };
         let account = self.backlog.account(caller);
-        if account.is_over() {
+        // What is on its way is not taken back, so there is to be no more of it.
+        if account.is_full() {
             let text = "your streams hold too much that was not read; read it or close some first";
             return Err(Fault::new(FaultCode::ResourceExhausted, text));
         }
@@ -372,5 +373,35 @@ impl http_body::Body for Pieces {
     ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         let piece = ready!(self.0.poll_next_unpin(cx));
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_too_much_gets_no_further_stream_until_it_is_read() {
+        let streams = Streams::new(StreamGauges::default());
+        let [ann, ben] = ["ann", "ben"].map(Arc::from);
+        let seat = streams.seat(&ann).map_err(|fault| fault.code).unwrap();
+        let unread = seat.account.hold(vec![0; 40 * 1024 * 1024]);
+        let refused = streams.seat(&ann).map(drop).map_err(|fault| fault.code);
+        assert_eq!(refused, Err(FaultCode::ResourceExhausted));
+        assert!(streams.seat(&ben).is_ok());
+        drop(unread);
+        assert!(streams.seat(&ann).is_ok());
+    }
+
+    #[test]
+    fn the_place_of_an_event_is_the_id_that_ends_it() {
+        let check = |tail: &str, expected: Option<u64>| {
+            assert_eq!(cursor_of(tail.as_bytes()).map(|cursor| cursor.seq), expected, "{tail}");
+        };
+        check("{}}\nid: 1.12\n\n", Some(12));
+        check("\nid: 18446744073709551615.18446744073709551615\n\n", Some(u64::MAX));
+        check("{}}\n\n", None);
+        check("{}}\nid: 1.12\n", None);
+        check("", None);
     }
 }

@@ -81,16 +81,32 @@ impl Journal {
         account: &Arc<Account>,
     ) -> Result<VecDeque<Bytes>, Fault> {
         // A message is shown with the status that it follows, so one event more is read at first.
-        let from = match self.status {
-            Some(_) => self.at,
-            None => Cursor { seq: self.at.seq.saturating_sub(1), ..self.at },
-        };
+        if self.status.is_none() {
+            let from = Cursor { seq: self.at.seq.saturating_sub(1), ..self.at };
+            let tails = self.page(service, from, until, account).await?;
+            // A large event comes alone, and so does the one before it.
+            if !tails.is_empty() {
+                return Ok(tails);
+            }
+        }
+        let tails = self.page(service, self.at, until, account).await?;
+        // Without progress there would be no end.
+        if tails.is_empty() { Err(self.lost()) } else { Ok(tails) }
+    }
+
+    /// The events behind `from` that were not read yet.
+    async fn page(
+        &mut self,
+        service: &Service,
+        from: Cursor,
+        until: u64,
+        account: &Arc<Account>,
+    ) -> Result<VecDeque<Bytes>, Fault> {
         let read = service.journal.events(&self.scope, &self.id, from).await;
         let events = read.map_err(|error| service.commit_fault(&error))?;
         let Some(events) = events else { return Err(not_found(&self.id)) };
         let Events::Page { events, .. } = events else { return Err(self.lost()) };
         let mut tails = VecDeque::with_capacity(events.len());
-        let before = self.at.seq;
         for (seq, event) in events {
             if let TaskEvent::Status(status) = &event {
                 self.status = Some(status.clone());
@@ -108,8 +124,7 @@ impl Journal {
             let tail = update_tail(&self.id, &self.context_id, &event, status, self.at);
             tails.extend(tail.map(|tail| account.hold(tail)));
         }
-        // Without progress there would be no end.
-        if self.at.seq == before { Err(self.lost()) } else { Ok(tails) }
+        Ok(tails)
     }
 
     fn lost(&self) -> Fault {

@@ -203,6 +203,22 @@ mod tests {
         assert_eq!(turns.next(&subscriber).await, Turn::Ask);
     }
 
+    /// While a stream shows what was before, what is due comes before more of it.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_does_not_wait_for_what_comes_first() {
+        let mut busy = Busy::new(Some(Duration::from_secs(600)));
+        assert_eq!(busy.turns.due(), None);
+        busy.revision.send_replace(Revision("two".into()));
+        assert_eq!([busy.turns.due(), busy.turns.due()], [Some(Turn::Ask), None]);
+        advance(RIGHTS_EVERY).await;
+        assert_eq!([busy.turns.due(), busy.turns.due()], [Some(Turn::Ask), None]);
+        busy.ending.cancel();
+        assert_eq!(busy.turns.due(), Some(Turn::NodeEnds));
+        advance(RIGHTS_EVERY).await;
+        assert_eq!(busy.turns.due(), Some(Turn::Ask), "who may not see the end is told that");
+        assert_eq!(busy.turns.due(), Some(Turn::ConnectionEnds));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_quiet_stream_beats_until_it_is_time_to_ask() {
         let mut busy = Busy::new(None);

@@ -5,7 +5,9 @@
     reason = "these clients misbehave, which a client of ours cannot"
 )]
 
+mod backlog;
 mod ending;
+mod resuming;
 mod rights;
 mod wire;
 
@@ -17,7 +19,6 @@ use convoke_agent::{AskError, Context, HandlerError, Host, OutputError};
 use convoke_macros::agent;
 use convoke_model::TaskState;
 use serde_json::{Value, json};
-use tokio::net::TcpSocket;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::world::{World, send};
@@ -71,6 +72,33 @@ impl Talker {
         }
         text.finish().await?;
         Ok(())
+    }
+
+    /// Give pieces of text as fast as can be, and more of them when a permit comes
+    #[capability]
+    async fn pour(
+        &self,
+        context: &Context,
+        first: u32,
+        then: u32,
+        bytes: usize,
+    ) -> Result<(), HandlerError> {
+        let mut text = context.artifact("text");
+        for number in 0..first + then {
+            if number == first {
+                let permit = self.step.acquire().await;
+                permit.map_err(|_| HandlerError::new("no more steps"))?.forget();
+            }
+            text.text(format!("{number} {}", "x".repeat(bytes))).await?;
+        }
+        text.finish().await?;
+        Ok(())
+    }
+
+    /// Come to a result that takes many bytes
+    #[capability]
+    async fn vast(&self, _context: &Context, megabytes: usize) -> Vec<String> {
+        vec!["x".repeat(1_000_000); megabytes]
     }
 
     /// Say something whenever a permit comes
@@ -456,13 +484,8 @@ async fn a_reader_that_keeps_up_gets_ten_thousand_events() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_read_is_cut_and_the_others_go_on() {
     let stage = Stage::set().await;
-    let address = stage.world.dev_address().strip_prefix("http://").unwrap().to_owned();
-    let socket = TcpSocket::new_v4().unwrap();
-    // So that what is not read piles up at the server.
-    socket.set_recv_buffer_size(8 * 1024).unwrap();
-    let socket = socket.connect(address.parse().unwrap()).await.unwrap();
     let params = send("flood", json!({"pieces": 200, "bytes": 100_000}));
-    let mut slow = Wire::open_on(socket, &address, "SendStreamingMessage", params).await;
+    let mut slow = Wire::open_narrow(&stage.world, "SendStreamingMessage", params).await;
     let id = slow.task().await.id;
     let mut quick = stage.subscribe(id.as_str()).await;
     assert_eq!(quick.shown().await, "task working");

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::TcpSocket;
 
-use super::wire::Wire;
+use super::wire::{Wire, narrow};
 use super::{Stage, send};
 use crate::world::World;
 
@@ -97,13 +96,9 @@ async fn a_policy_that_comes_before_the_stream_begins_is_asked() {
     let text = json!({"pieces": 105, "bytes": 100_000});
     let large = stage.world.dev("SendMessage", send("flood", text)).await;
     let large = json!({"id": large["result"]["task"]["id"]});
-    let address = stage.world.dev_address().strip_prefix("http://").unwrap().to_owned();
     let mut unread = Vec::new();
     for _ in 0..3 {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(8 * 1024).unwrap();
-        let socket = socket.connect(address.parse().unwrap()).await.unwrap();
-        unread.push(Wire::open_on(socket, &address, "GetTask", large.clone()).await);
+        unread.push(Wire::open_narrow(&stage.world, "GetTask", large.clone()).await);
     }
     let much = "x".repeat(1_000_000);
     let params = send("steps", json!({"count": 1, "a": much, "b": much, "c": much}));
@@ -120,5 +115,27 @@ async fn a_policy_that_comes_before_the_stream_begins_is_asked() {
     let (mut wire, ()) = tokio::join!(opening, changing);
     assert_eq!(wire.rest().await, [DENIED]);
     stage.step.add_permits(1);
+    stage.world.end().await;
+}
+
+/// A right that is gone ends a stream also while it shows what was before, of which no more is shown
+/// than was on its way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_that_comes_while_a_reader_catches_up_is_asked() {
+    let stage = set().await;
+    let mut first = stage.stream("flood", json!({"pieces": 150, "bytes": 100_000})).await;
+    let id = first.task().await.id;
+    let after = first.cursor.clone();
+    let all = first.rest().await;
+    let address = stage.world.dev_address().strip_prefix("http://").unwrap();
+    let mut again = Wire::resume(narrow(address).await, address, id.as_str(), &after).await;
+    assert_eq!(again.shown().await, all[0]);
+    let denied = "denied if input.request.operation == \"SubscribeToTask\"";
+    decide_by(&stage.world, &all_but(denied)).await;
+    let mut rest = again.rest().await;
+    assert_eq!(rest.pop().as_deref(), Some(DENIED));
+    assert!(rest.len() + 1 < all.len(), "{} of {}", rest.len(), all.len());
+    assert!(rest == all[1..=rest.len()], "what it saw is what was there");
+    assert_eq!(again.goes_on_from, Some(again.cursor));
     stage.world.end().await;
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use convoke_a2a::client::{AnswerError, EventReader, StreamItem, parse_event};
 use convoke_a2a::jsonrpc::RequestIdJson;
 use convoke_model::{Content, Cursor, Task, TaskEvent, TaskState};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::world::World;
@@ -21,7 +22,11 @@ pub(crate) struct Wire {
     pub(crate) content_type: String,
     events: EventReader,
     /// The newest `id` that came.
+    pub(crate) cursor: String,
+    /// Its number.
     pub(crate) seq: u64,
+    /// Where it said that it can be followed again, if it ended early.
+    pub(crate) goes_on_from: Option<String>,
     ended: bool,
     /// What is left of an answer that is there as a whole.
     whole: Option<usize>,
@@ -35,16 +40,37 @@ impl Wire {
         Self::open_on(socket, address, method, params).await
     }
 
+    /// Opens it in a way that lets what is not read pile up at the server.
+    pub(crate) async fn open_narrow(world: &World, method: &str, params: Value) -> Self {
+        let address = world.dev_address().strip_prefix("http://").unwrap();
+        Self::open_on(narrow(address).await, address, method, params).await
+    }
+
     pub(crate) async fn open_on(
-        mut socket: TcpStream,
+        socket: TcpStream,
         address: &str,
+        method: &str,
+        params: Value,
+    ) -> Self {
+        Self::open_at(socket, (address, "/"), method, params).await
+    }
+
+    /// Follows task `id` from behind `after`.
+    pub(crate) async fn resume(socket: TcpStream, address: &str, id: &str, after: &str) -> Self {
+        let target = format!("/?lastEventId={after}");
+        Self::open_at(socket, (address, &target), "SubscribeToTask", json!({"id": id})).await
+    }
+
+    async fn open_at(
+        mut socket: TcpStream,
+        (address, target): (&str, &str),
         method: &str,
         params: Value,
     ) -> Self {
         let body = json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params});
         let body = body.to_string();
         let request = format!(
-            "POST / HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+            "POST {target} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
              A2A-Version: 1.0\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
@@ -54,7 +80,9 @@ impl Wire {
             status: 0,
             content_type: String::new(),
             events: EventReader::new(16 * 1024 * 1024),
+            cursor: String::new(),
             seq: 0,
+            goes_on_from: None,
             ended: false,
             whole: None,
         };
@@ -80,10 +108,17 @@ impl Wire {
         timeout(PATIENCE, async {
             loop {
                 if let Some(event) = self.events.next_event().unwrap() {
-                    if let Some(seq) = event.id {
-                        self.seq = seq.parse::<Cursor>().unwrap().seq;
+                    if let Some(id) = event.id {
+                        self.seq = id.parse::<Cursor>().unwrap().seq;
+                        self.cursor = id;
                     }
-                    return Some(parse_event(&RequestIdJson::from(7), &event.data));
+                    let item = parse_event(&RequestIdJson::from(7), &event.data);
+                    if let Err(AnswerError::Fault(fault)) = &item {
+                        let mut all = fault.metadata.iter();
+                        let from = all.find(|(name, _)| *name == "lastEventId");
+                        self.goes_on_from = from.map(|(_, cursor)| cursor.clone());
+                    }
+                    return Some(item);
                 }
                 if self.ended {
                     return None;
@@ -122,6 +157,39 @@ impl Wire {
         }
     }
 
+    /// All that comes, in short, with the numbers.
+    pub(crate) async fn numbered(&mut self) -> Vec<(u64, String)> {
+        let mut all = Vec::new();
+        while let Some(item) = self.next().await {
+            all.push((self.seq, shown(&item)));
+        }
+        all
+    }
+
+    /// Waits until there is something more to read.
+    pub(crate) async fn has_more(&mut self) {
+        let more = timeout(PATIENCE, self.socket.fill_buf()).await;
+        assert!(!more.unwrap().unwrap().is_empty(), "the connection has ended");
+    }
+
+    /// A digest of all bytes that come.
+    pub(crate) async fn digest(mut self) -> Vec<u8> {
+        let mut digest = Context::new(&SHA256);
+        let whole = timeout(PATIENCE, async {
+            loop {
+                let length = usize::from_str_radix(&self.line().await, 16).unwrap();
+                let mut chunk = vec![0; length + 2];
+                self.socket.read_exact(&mut chunk).await.unwrap();
+                digest.update(&chunk[..length]);
+                if length == 0 {
+                    break;
+                }
+            }
+        });
+        whole.await.expect("the end in time");
+        digest.finish().as_ref().to_vec()
+    }
+
     /// All that comes, in short.
     pub(crate) async fn rest(&mut self) -> Vec<String> {
         let mut all = Vec::new();
@@ -138,6 +206,13 @@ impl Wire {
         line.truncate(line.len() - 2);
         line
     }
+}
+
+/// A connection of which the server can send little ahead.
+pub(crate) async fn narrow(address: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    socket.connect(address.parse().unwrap()).await.unwrap()
 }
 
 fn shown(item: &Result<StreamItem, AnswerError>) -> String {
