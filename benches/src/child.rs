@@ -50,6 +50,13 @@ impl Child {
         drop(self.stdin.take());
     }
 
+    /// Ends it where it stands, without letting it tidy up.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Waits until it has ended by itself.
     pub(crate) fn ended(&mut self, within: Duration) -> Result<process::ExitStatus> {
         let give_up = Instant::now() + within;

@@ -61,18 +61,85 @@ pub(crate) fn run(
     connections: usize,
     time: Duration,
 ) -> Result<Run> {
+    let until = Until::Over(time);
+    let pushed = push(&contender.target, contender.pid(), exchange, connections, until)
+        .context(contender.name)?;
+    contender.settle(pushed.answered(), pushed.refused())?;
+    pushed.run(contender.pid())
+}
+
+/// When it is enough.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Until {
+    /// After some time, a twentieth of which goes before, unmeasured.
+    Over(Duration),
+    /// When so many requests were sent, give or take one for each connection.
+    Sent(u64),
+    /// After some time, with so many requests a second, whether or not the earlier ones were
+    /// answered in time; an answer takes as long as from when its request was due.
+    Paced(f64, Duration),
+}
+
+/// What came back of what was pushed, warm-up and measurement.
+pub(crate) struct Pushed {
+    warm: Driven,
+    measured: Driven,
+    elapsed: Duration,
+    server_before: Duration,
+    generator_cpu: Duration,
+}
+
+impl Pushed {
+    /// Right answers, those of the warm-up included.
+    pub(crate) fn answered(&self) -> u64 {
+        self.warm.right() + self.measured.right()
+    }
+
+    /// Refusals that are on record, those of the warm-up included.
+    pub(crate) fn refused(&self) -> u64 {
+        self.warm.refused + self.measured.refused
+    }
+
+    /// What was measured, with what process `pid` spent on it up to now.
+    pub(crate) fn run(self, pid: u32) -> Result<Run> {
+        let server_cpu = procfs::cpu(pid)?.saturating_sub(self.server_before);
+        let count = self.measured.right();
+        let Driven { latencies_ns, refused, turned_away } = self.measured;
+        let refused = refused + turned_away;
+        let (elapsed, generator_cpu) = (self.elapsed, self.generator_cpu);
+        Ok(Run {
+            sample: Sample { count, elapsed, server_cpu, generator_cpu },
+            latencies_ns,
+            refused,
+        })
+    }
+}
+
+/// Sends requests to the process `pid`, which listens at `target`, on `connections` connections.
+///
+/// # Errors
+///
+/// On the first answer that is wrong or does not come.
+pub(crate) fn push(
+    target: &Target,
+    pid: u32,
+    exchange: &Arc<Exchange>,
+    connections: usize,
+    until: Until,
+) -> Result<Pushed> {
     let threads = THREADS.min(connections);
     let ready = Arc::new(Barrier::new(threads + 1));
     let workers: Vec<_> = (0..threads)
         .map(|index| {
             let share = connections / threads + usize::from(index < connections % threads);
-            let (target, exchange) = (contender.target.clone(), Arc::clone(exchange));
+            let (target, exchange) = (target.clone(), Arc::clone(exchange));
             let ready = Arc::clone(&ready);
-            std::thread::spawn(move || thread(&target, &exchange, share, time, &ready))
+            let until = until.of(share, connections);
+            std::thread::spawn(move || thread(&target, &exchange, share, until, &ready))
         })
         .collect();
     ready.wait();
-    let (server, generator) = (procfs::cpu(contender.pid())?, procfs::cpu(std::process::id())?);
+    let (server_before, generator) = (procfs::cpu(pid)?, procfs::cpu(std::process::id())?);
 
     let (mut warm, mut elapsed) = (Driven::default(), Duration::ZERO);
     let mut measured = Driven::default();
@@ -88,14 +155,30 @@ pub(crate) fn run(
             Err(_) => outcome = Err(anyhow::anyhow!("a thread of the generator panicked")),
         }
     }
-    outcome.with_context(|| contender.name)?;
+    outcome?;
     let generator_cpu = procfs::cpu(std::process::id())?.saturating_sub(generator);
-    contender.settle(warm.right() + measured.right(), warm.refused + measured.refused)?;
-    let server_cpu = procfs::cpu(contender.pid())?.saturating_sub(server);
-    let count = measured.right();
-    let Driven { latencies_ns, refused, turned_away } = measured;
-    let refused = refused + turned_away;
-    Ok(Run { sample: Sample { count, elapsed, server_cpu, generator_cpu }, latencies_ns, refused })
+    Ok(Pushed { warm, measured, elapsed, server_before, generator_cpu })
+}
+
+impl Until {
+    /// The part of `share` of `connections`.
+    fn of(self, share: usize, connections: usize) -> Self {
+        let part = share as f64 / connections as f64;
+        match self {
+            Self::Over(time) => Self::Over(time),
+            Self::Sent(count) => Self::Sent((count as f64 * part).ceil() as u64),
+            Self::Paced(per_second, time) => Self::Paced(per_second * part, time),
+        }
+    }
+
+    /// What goes before, unmeasured.
+    fn warm_up(self) -> Self {
+        match self {
+            Self::Over(time) => Self::Over(time / 20),
+            Self::Sent(_) => Self::Sent(0),
+            Self::Paced(per_second, time) => Self::Paced(per_second, time / 20),
+        }
+    }
 }
 
 /// One request on a connection of its own: its answer as it came.
@@ -137,7 +220,7 @@ fn thread(
     target: &Target,
     exchange: &Exchange,
     connections: usize,
-    time: Duration,
+    until: Until,
     ready: &Barrier,
 ) -> Result<Done> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -147,7 +230,7 @@ fn thread(
             for _ in 0..connections {
                 open.push(Connection::open(target).await?);
             }
-            let warm = drive(&mut open, exchange, time / 20).await?;
+            let warm = drive(&mut open, exchange, until.warm_up()).await?;
             Ok::<_, anyhow::Error>((open, warm))
         };
         let (open, warm) = runtime.block_on(open)?;
@@ -157,39 +240,97 @@ fn thread(
     ready.wait();
     let (runtime, mut open, warm) = prepared?;
     let begun = Instant::now();
-    let measured = runtime.block_on(drive(&mut open, exchange, time))?;
+    let measured = runtime.block_on(drive(&mut open, exchange, until))?;
     Ok(Done { warm, elapsed: begun.elapsed(), measured })
 }
 
-/// Keeps every connection busy until `time` is over.
+/// When one connection sends.
+#[derive(Debug, Clone, Copy)]
+struct Schedule {
+    until: Instant,
+    left: u64,
+    /// When the next request is due, and how long after it the one that follows; without, it is when
+    /// the last one was answered.
+    due: Option<(Instant, Duration)>,
+}
+
+impl Schedule {
+    /// Of connection `index` of `connections`, from `now` on.
+    fn of(until: Until, index: usize, connections: usize, now: Instant) -> Self {
+        let endless = now + ANSWER_WITHIN * 30;
+        match until {
+            Until::Over(time) => Self { until: now + time, left: u64::MAX, due: None },
+            Until::Sent(count) => {
+                Self { until: endless, left: count.div_ceil(connections as u64), due: None }
+            }
+            Until::Paced(per_second, time) => {
+                let gap = Duration::from_secs_f64(connections as f64 / per_second);
+                let first = now + gap.mul_f64(index as f64 / connections as f64);
+                Self { until: now + time, left: u64::MAX, due: Some((first, gap)) }
+            }
+        }
+    }
+
+    /// Waits until the next request is to be sent, and gives when it was due; nothing if it is over.
+    async fn next(&mut self, now: Instant) -> Option<Instant> {
+        let due = match &mut self.due {
+            None => now,
+            Some((next, gap)) => {
+                let due = *next;
+                *next += *gap;
+                due
+            }
+        };
+        if self.left == 0 || due >= self.until {
+            return None;
+        }
+        self.left -= 1;
+        if due > now {
+            tokio::time::sleep_until(due.into()).await;
+        }
+        Some(due)
+    }
+
+    /// How long all of it may take.
+    fn patience(until: Until) -> Duration {
+        match until {
+            Until::Over(time) | Until::Paced(_, time) => time + ANSWER_WITHIN,
+            Until::Sent(_) => ANSWER_WITHIN * 30,
+        }
+    }
+}
+
+/// Keeps every connection busy until it is enough.
 async fn drive(
     connections: &mut [Connection],
     exchange: &Exchange,
-    time: Duration,
+    until: Until,
 ) -> Result<Driven> {
-    let until = Instant::now() + time;
-    let all = try_join_all(connections.iter_mut().map(|connection| async move {
-        let latencies_ns = Vec::with_capacity(1 << 16);
-        let mut driven = Driven { latencies_ns, ..Driven::default() };
-        let mut begun = Instant::now();
-        while begun < until {
-            let Extent { head, total } = connection.answer(&exchange.request).await?;
-            ensure!(total == connection.received.len(), "bytes behind the answer");
-            let said = exchange.check(head, &connection.received)?;
-            let ended = Instant::now();
-            match said {
-                Said::Right => {
-                    let took = u32::try_from((ended - begun).as_nanos()).unwrap_or(u32::MAX);
-                    driven.latencies_ns.push(took);
+    let (begun, count) = (Instant::now(), connections.len());
+    let all = try_join_all(connections.iter_mut().enumerate().map(|(index, connection)| {
+        let mut schedule = Schedule::of(until, index, count, begun);
+        async move {
+            let latencies_ns = Vec::with_capacity(1 << 16);
+            let mut driven = Driven { latencies_ns, ..Driven::default() };
+            let mut now = begun;
+            while let Some(due) = schedule.next(now).await {
+                let Extent { head, total } = connection.answer(&exchange.request).await?;
+                ensure!(total == connection.received.len(), "bytes behind the answer");
+                let said = exchange.check(head, &connection.received)?;
+                now = Instant::now();
+                match said {
+                    Said::Right => {
+                        let took = u32::try_from((now - due).as_nanos()).unwrap_or(u32::MAX);
+                        driven.latencies_ns.push(took);
+                    }
+                    Said::Refused => driven.refused += 1,
+                    Said::TurnedAway => driven.turned_away += 1,
                 }
-                Said::Refused => driven.refused += 1,
-                Said::TurnedAway => driven.turned_away += 1,
             }
-            begun = ended;
+            Ok::<_, anyhow::Error>(driven)
         }
-        Ok::<_, anyhow::Error>(driven)
     }));
-    let all = tokio::time::timeout(time + ANSWER_WITHIN, all).await;
+    let all = tokio::time::timeout(Schedule::patience(until), all).await;
     let mut joined = Driven::default();
     for driven in all.context("an answer did not come")?? {
         joined.add(driven);

@@ -18,6 +18,7 @@ mod stage;
 mod start;
 mod stats;
 mod targets;
+mod tasks;
 mod trial;
 mod unary;
 mod wire;
@@ -44,6 +45,12 @@ fn main() -> Result<()> {
         Some(Command::Collector) => ceiling::collector::run(),
         Some(Command::CeilHttp { answer }) => ceiling::http::run(&answer),
         Some(Command::CeilTls { answer, identity }) => ceiling::tls::run(&answer, &identity),
+        Some(Command::CeilDurable { answer, file, bytes, identity }) => {
+            ceiling::durable::run(&answer, &file, bytes, identity.as_deref())
+        }
+        Some(Command::CeilSse { events, identity }) => ceiling::sse::run(&events, &identity),
+        Some(Command::Subject { config, dev }) => tasks::agent::serve(&config, dev),
+        Some(Command::Fill { store, kind, count }) => tasks::fill::fill(&store, kind, count),
         Some(Command::Decide { rego }) => decision::process(rego),
     }
 }
@@ -77,6 +84,10 @@ fn bench(options: &Options) -> Result<()> {
         decisions: None,
         handshakes: None,
         starts: None,
+        durable: None,
+        streams: None,
+        memory: None,
+        stored: None,
         clean_build_seconds: None,
     };
     if measure(Part::Unary, "unary calls")? {
@@ -94,6 +105,18 @@ fn bench(options: &Options) -> Result<()> {
     }
     if measure(Part::Start, "cold starts")? {
         report.starts = Some(start::measure(&stage, &binary, pace)?);
+    }
+    if measure(Part::Durable, "durable tasks")? {
+        report.durable = Some(tasks::durable::measure(&stage, pace)?);
+    }
+    if measure(Part::Streams, "streams of events")? {
+        report.streams = Some(tasks::streams::measure(&stage, pace)?);
+    }
+    if measure(Part::Memory, "memory of tasks")? {
+        report.memory = Some(tasks::memory::measure(&stage)?);
+    }
+    if measure(Part::Stored, "many stored tasks")? {
+        report.stored = Some(tasks::stored::measure(&stage, pace)?);
     }
     drop(stage);
     if options.build {
@@ -116,7 +139,11 @@ fn load(options: &Load) -> Result<()> {
     let door = if options.plaintext { Door::Dev } else { Door::Mesh };
     let level = if options.info { Level::Info } else { Level::Warn };
     let time = Duration::from_secs(options.seconds.into());
-    let hold = || unary::hold(&stage, door, level, options.connections.into(), time);
+    let connections = options.connections.into();
+    let hold = || match options.durable {
+        true => tasks::durable::hold(&stage, door, connections, time),
+        false => unary::hold(&stage, door, level, connections, time),
+    };
     if options.apart { stage.apart(hold) } else { hold() }
 }
 

@@ -30,6 +30,18 @@ pub(crate) enum Command {
     #[command(hide = true)]
     CeilTls { answer: PathBuf, identity: PathBuf },
     #[command(hide = true)]
+    CeilDurable { answer: PathBuf, file: PathBuf, bytes: usize, identity: Option<PathBuf> },
+    #[command(hide = true)]
+    CeilSse { events: PathBuf, identity: PathBuf },
+    #[command(hide = true)]
+    Subject {
+        config: PathBuf,
+        #[arg(long)]
+        dev: bool,
+    },
+    #[command(hide = true)]
+    Fill { store: PathBuf, kind: Fill, count: u64 },
+    #[command(hide = true)]
     Decide { rego: Rego },
 }
 
@@ -44,8 +56,8 @@ pub(crate) struct Options {
     /// Give servers a core of their own, and so one worker thread (needs taskset)
     #[arg(long)]
     pub(crate) apart: bool,
-    /// Measure this alone; can be given more than once
-    #[arg(long, value_name = "PART")]
+    /// Measure this alone; can be given more than once, or with commas
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
     pub(crate) only: Vec<Part>,
     /// Write the tables into docs/benchmarks.md
     #[arg(long)]
@@ -66,6 +78,9 @@ pub(crate) struct Load {
     /// Let the worker log at INFO instead of WARN
     #[arg(long)]
     pub(crate) info: bool,
+    /// Send tasks that are acknowledged once they are on the disk, instead of calls
+    #[arg(long)]
+    pub(crate) durable: bool,
     /// Give the worker a core of its own
     #[arg(long)]
     pub(crate) apart: bool,
@@ -121,6 +136,25 @@ pub(crate) enum Part {
     Handshake,
     /// Cold starts, and the size of the binary
     Start,
+    /// Durable tasks: acknowledged once they are on the disk
+    Durable,
+    /// Streams of events
+    Streams,
+    /// Memory of tasks
+    Memory,
+    /// Many stored tasks: starting, reading, going on
+    Stored,
+}
+
+/// What a store is filled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fill {
+    /// Tasks that have ended
+    Ended,
+    /// Tasks that wait for their turn
+    Waiting,
+    /// Tasks that were at work
+    Working,
 }
 
 /// The policies of the tutorial's worker.

@@ -13,6 +13,9 @@ use crate::machine::Machine;
 use crate::start::Starts;
 use crate::stats::Spread;
 use crate::targets::{Target, mib, targets};
+use crate::tasks::durable::Durable;
+use crate::tasks::stored::Stored;
+use crate::tasks::{durable_table, memory, memory_table, stored_table, streams, streams_table};
 use crate::unary::Unary;
 
 /// Where the tables are in the documentation; what is around them is written by hand.
@@ -32,6 +35,10 @@ pub(crate) struct Report {
     pub(crate) decisions: Option<Vec<Decisions>>,
     pub(crate) handshakes: Option<Handshakes>,
     pub(crate) starts: Option<Starts>,
+    pub(crate) durable: Option<Durable>,
+    pub(crate) streams: Option<Vec<streams::Row>>,
+    pub(crate) memory: Option<Vec<memory::Row>>,
+    pub(crate) stored: Option<Stored>,
     pub(crate) clean_build_seconds: Option<f64>,
 }
 
@@ -101,6 +108,18 @@ impl Report {
                 writeln!(out, "| {what} | {own:.1} µs | {beside} |")?;
             }
             writeln!(out)?;
+        }
+        if let Some(durable) = &self.durable {
+            durable_table(&mut out, durable)?;
+        }
+        if let Some(streams) = &self.streams {
+            streams_table(&mut out, streams)?;
+        }
+        if let Some(memory) = &self.memory {
+            memory_table(&mut out, memory)?;
+        }
+        if let Some(stored) = &self.stored {
+            stored_table(&mut out, stored)?;
         }
         if let Some(decisions) = &self.decisions {
             decision_table(&mut out, decisions)?;
@@ -215,16 +234,16 @@ fn decision_table(out: &mut String, decisions: &[Decisions]) -> Result<()> {
     Ok(writeln!(out)?)
 }
 
-fn table(out: &mut String, columns: &[&str]) -> Result<()> {
+pub(crate) fn table(out: &mut String, columns: &[&str]) -> Result<()> {
     writeln!(out, "| {} |", columns.join(" | "))?;
     Ok(writeln!(out, "|{}", "---|".repeat(columns.len()))?)
 }
 
-fn whole(figure: Spread) -> String {
+pub(crate) fn whole(figure: Spread) -> String {
     format!("{:.0} ({:.0}–{:.0})", figure.median, figure.min, figure.max)
 }
 
-fn hundredths(figure: Spread) -> String {
+pub(crate) fn hundredths(figure: Spread) -> String {
     format!("{:.2} ({:.2}–{:.2})", figure.median, figure.min, figure.max)
 }
 

@@ -4,10 +4,12 @@ use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use convoke_identity::{IdentitySource, WorkloadApiConfig, tls};
 use convoke_model::SpiffeId;
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -20,9 +22,9 @@ use crate::cores::{self, Apart};
 use crate::load::{Target, once};
 use crate::wire::{self, Exchange};
 
-const TRUST_DOMAIN: &str = "example.org";
-const WORKER: &str = "spiffe://example.org/document-worker";
-const CALLER: &str = "spiffe://example.org/orchestrator";
+pub(crate) const TRUST_DOMAIN: &str = "example.org";
+pub(crate) const WORKER: &str = "spiffe://example.org/document-worker";
+pub(crate) const CALLER: &str = "spiffe://example.org/orchestrator";
 
 /// The tutorial's strict policy: the orchestrator alone, by its SPIFFE ID, and three methods.
 pub(crate) const STRICT_POLICY: &str =
@@ -46,7 +48,8 @@ allow {
 const START_LINES: &str = "convoke_node::node=info";
 
 /// What a worker says once its development listener is open.
-const DEV_STARTED: &str = "Development listener started: plaintext, and every caller is anonymous";
+pub(crate) const DEV_STARTED: &str =
+    "Development listener started: plaintext, and every caller is anonymous";
 
 /// How much a worker logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +139,16 @@ impl Stage {
         let measured = measure();
         self.apart.set(false);
         measured
+    }
+
+    /// Whether servers that are started now get a core of their own.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.apart.get()
+    }
+
+    /// Does `work` where the generator's own connections live.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -291,15 +304,25 @@ impl Stage {
         let tls = match authority {
             None => None,
             Some(authority) => {
-                let server = authority.leaf(&SpiffeId::parse(WORKER)?)?;
-                server.save(&authority.root, self.directory.path())?;
                 command.arg(self.directory.path());
-                let caller = authority.leaf(&SpiffeId::parse(CALLER)?)?;
-                Some(client_config(&caller, &authority.root)?)
+                Some(self.save_identity(authority)?)
             }
         };
         let mut child = Child::start(&mut command)?;
         let addr = child.lines()?.next()?.parse()?;
         Ok(Contender::ceiling(name, Target { addr, tls }, child))
+    }
+
+    /// Leaves the identity of a ceiling in the stage's directory, and gives the caller's side of it.
+    pub(crate) fn save_identity(&self, authority: &Authority) -> Result<Arc<ClientConfig>> {
+        let server = authority.leaf(&SpiffeId::parse(WORKER)?)?;
+        server.save(&authority.root, self.directory.path())?;
+        let caller = authority.leaf(&SpiffeId::parse(CALLER)?)?;
+        client_config(&caller, &authority.root)
+    }
+
+    /// The directory with the identity that [`save_identity`](Self::save_identity) left.
+    pub(crate) fn identity(&self) -> &Path {
+        self.directory.path()
     }
 }

@@ -4,6 +4,9 @@ use serde::Serialize;
 
 use crate::report::Report;
 use crate::stats::Spread;
+use crate::tasks::durable::Durable;
+use crate::tasks::stored::Stored;
+use crate::tasks::streams;
 use crate::unary::Row;
 
 /// One promise.
@@ -141,10 +144,82 @@ pub(crate) fn targets(report: &Report) -> Vec<Target> {
         add("cold start to first authorised answer", Bound::AtMost(25.0), " ms", spread);
         add("stripped binary", Bound::AtMost(40.0), " MiB", one(mib(starts.binary_bytes)));
     }
+    if let Some(durable) = &report.durable {
+        of_durable(durable, &mut add);
+    }
+    if let Some(streams) = &report.streams {
+        of_streams(streams, &mut add);
+    }
+    if let Some(stored) = &report.stored {
+        of_stored(stored, &mut add);
+    }
     if let Some(seconds) = report.clean_build_seconds {
         add("clean release build", Bound::AtMost(8.0), " min", one(seconds / 60.0));
     }
     targets
+}
+
+/// What [`targets`] adds a promise with.
+type Add<'a> = &'a mut dyn FnMut(&'static str, Bound, &'static str, Spread);
+
+fn of_durable(durable: &Durable, add: Add<'_>) {
+    let row = |in_flight, extra_us| {
+        let mesh = durable.rows.iter().filter(|row| row.server == "mesh");
+        mesh.into_iter().find(move |row| (row.in_flight, row.extra_us) == (in_flight, extra_us))
+    };
+    for (in_flight, extra_us, what, bound, shared) in [
+        (64, 0, "durable task, 64 in flight", 0.5, "durable task, 64 in flight: tasks a sync"),
+        (256, 0, "durable task, 256 in flight", 0.3, "durable task, 256 in flight: tasks a sync"),
+        (64, 1000, "the same on a slow disk, 64", 0.5, "the same on a slow disk, 64: tasks a sync"),
+        (
+            256,
+            1000,
+            "the same on a slow disk, 256",
+            0.3,
+            "the same on a slow disk, 256: tasks a sync",
+        ),
+    ] {
+        let Some(row) = row(in_flight, extra_us) else { continue };
+        if let Some(beside) = row.beside {
+            add(what, Bound::AtLeast(bound), " ×", beside);
+        }
+        if let Some(per_sync) = row.acks_per_sync {
+            add(shared, Bound::AtLeast(0.8 * in_flight as f64), "", per_sync);
+        }
+    }
+}
+
+fn of_streams(rows: &[streams::Row], add: Add<'_>) {
+    let long = rows.iter().filter(|row| row.server == "mesh" && row.readers == 1);
+    let Some(long) = long.max_by_key(|row| row.pieces) else { return };
+    if let Some(wall) = long.wall_beside_first {
+        add("event of a long stream: wall, beside a short one", Bound::AtMost(1.2), " ×", wall);
+    }
+    if let Some(cpu) = long.cpu_beside_first {
+        add("event of a long stream: CPU, beside a short one", Bound::AtMost(1.2), " ×", cpu);
+    }
+    if let Some(beside) = long.beside {
+        add("events of a long stream", Bound::AtLeast(0.5), " × raw SSE", beside);
+    }
+}
+
+fn of_stored(stored: &Stored, add: Add<'_>) {
+    let one = |figure: f64| Spread { median: figure, min: figure, max: figure };
+    for row in &stored.rows {
+        let what = match row.what {
+            "start to first answer" => "start with 250,000 stored, beside few",
+            "`GetTask`" => "`GetTask` with 250,000 stored, beside few",
+            "first page of `ListTasks`" => "`ListTasks` with 250,000 stored, beside few",
+            _ => "`SubscribeToTask` with 250,000 stored, beside few",
+        };
+        // Source: the design has these as fast as with none; what is more than a tenth is slower.
+        add(what, Bound::AtMost(1.1), " ×", row.beside);
+    }
+    let (p99, max) = (stored.paced.p99_us / 1000.0, stored.paced.max_us / 1000.0);
+    add("5,000 durable tasks/s, 250,000 stored: p99", Bound::AtMost(5.0), " ms", one(p99));
+    add("5,000 durable tasks/s, 250,000 stored: longest", Bound::AtMost(10.0), " ms", one(max));
+    let worst = stored.recoveries.iter().map(|one| one.seconds_per_million).fold(0.0, f64::max);
+    add("recovery of a million tasks", Bound::AtMost(5.0), " s", one(worst));
 }
 
 pub(crate) fn mib(bytes: u64) -> f64 {

@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     body: Vec<u8>,
     /// Where the body has the identifiers that the agent makes anew for each answer.
     free: Vec<Range<usize>>,
+    /// Whether any success is right.
+    is_any: bool,
 }
 
 /// The request: `SendMessage` that calls `count_words` with the tutorial's sentence.
@@ -60,6 +62,49 @@ pub(crate) fn send(capability: &str, params: &Value) -> Result<Vec<u8>> {
     let mut request = head.into_bytes();
     request.extend_from_slice(&body);
     Ok(request)
+}
+
+/// `method` with `params` as the bytes of an HTTP/1.1 request, which takes a stream where there is
+/// one, and further header `fields`.
+pub(crate) fn call(method: &str, params: &Value, fields: &str) -> Vec<u8> {
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
+    format!(
+        "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\naccept: \
+         text/event-stream, application/json\r\na2a-version: 1.0\r\n{fields}content-length: \
+         {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// Parameters of a message that calls `capability` with `params`; the answer comes once the task is
+/// there.
+pub(crate) fn message(capability: &str, params: &Value) -> Value {
+    json!({
+        "message": {
+            "messageId": "bench-1",
+            "role": "ROLE_USER",
+            "parts": [{ "data": params }],
+            "extensions": [CAPABILITY_EXTENSION],
+            "metadata": { CAPABILITY_EXTENSION: { "name": capability } },
+        },
+        "configuration": { "returnImmediately": true },
+    })
+}
+
+/// The header field under which a message may name its capability.
+pub(crate) const EXTENSION_FIELD: &str = "a2a-extensions: urn:convoke:ext:capability:v1\r\n";
+
+const CAPABILITY_EXTENSION: &str = "urn:convoke:ext:capability:v1";
+
+/// The result in the body of `answer`, which has to be a success.
+pub(crate) fn result(answer: &[u8]) -> Result<Value> {
+    let text = || String::from_utf8_lossy(answer).into_owned();
+    let Extent { head, total } = measure(answer)?.with_context(text)?;
+    ensure!(answer.starts_with(SUCCESS) && total == answer.len(), text());
+    let mut body: Value = serde_json::from_slice(&answer[head..])?;
+    ensure!(body.get("error").is_none(), text());
+    Ok(body["result"].take())
 }
 
 fn id() -> RequestIdJson {
@@ -133,15 +178,34 @@ impl Exchange {
         ensure!(result_of(&parsed)?.get() == RESULT, "another result than {RESULT}");
         let Answer::Message(message) = parsed else { bail!("a task instead of a message") };
         let context = message.context_id.as_ref().map(|id| id.as_str());
-        let mut free = Vec::new();
-        for made in [Some(message.message_id.as_str()), context].into_iter().flatten() {
-            let quoted = format!("\"{made}\"");
-            let at = body.windows(quoted.len()).position(|window| window == quoted.as_bytes());
-            let at = at.context("an identifier that is not written as it was read")?;
-            free.push(at + 1..at + 1 + made.len());
-        }
-        free.sort_by_key(|range| range.start);
-        Ok(Self { request, head_bytes, body, free })
+        let made = [Some(message.message_id.as_str()), context];
+        let free = places(&body, made.into_iter().flatten())?;
+        Ok(Self { request, head_bytes, body, free, is_any: false })
+    }
+
+    /// The exchange whose answers are all right that are a success without an error in it, for what
+    /// is not measured by its answers.
+    pub(crate) fn any(request: Vec<u8>) -> Self {
+        Self { request, head_bytes: 0, body: Vec::new(), free: Vec::new(), is_any: true }
+    }
+
+    /// The exchange whose answer is `answer`: a task that has begun and is worked on. Those that
+    /// follow have to be the same, but for the names that are made and the instants.
+    ///
+    /// # Errors
+    ///
+    /// If the answer is another.
+    pub(crate) fn with_task(request: Vec<u8>, answer: &[u8]) -> Result<Self> {
+        let result = self::result(answer)?;
+        let task = &result["task"];
+        let of = |value: &Value| value.as_str().map(str::to_owned);
+        ensure!(task["status"]["state"] == "TASK_STATE_WORKING", "not a task at work: {result}");
+        let made = [&task["id"], &task["contextId"], &task["status"]["timestamp"]].map(of);
+        let Extent { head: head_bytes, total } =
+            measure(answer)?.context("the answer is not whole")?;
+        let body = answer[head_bytes..total].to_vec();
+        let free = places(&body, made.iter().flatten().map(String::as_str))?;
+        Ok(Self { request, head_bytes, body, free, is_any: false })
     }
 
     /// Whether an answer is the expected one but for date and identifiers, or says that the call
@@ -155,6 +219,11 @@ impl Exchange {
         if answer.starts_with(UNAVAILABLE) {
             let behind = answer.windows(BEHIND.len()).any(|words| words == BEHIND);
             return Ok(if behind { Said::TurnedAway } else { Said::Refused });
+        }
+        if self.is_any {
+            let has_error = answer.windows(9).any(|words| words == b"\"error\":{");
+            ensure!(answer.starts_with(SUCCESS) && !has_error, wrong());
+            return Ok(Said::Right);
         }
         ensure!(answer.starts_with(SUCCESS) && head_bytes == self.head_bytes, wrong());
         let body = &answer[head_bytes..];
@@ -176,6 +245,21 @@ impl Exchange {
     pub(crate) fn head_bytes(&self) -> usize {
         self.head_bytes
     }
+}
+
+/// Where `body` has the texts `made`, every time.
+fn places<'a>(body: &[u8], made: impl Iterator<Item = &'a str>) -> Result<Vec<Range<usize>>> {
+    let mut free = Vec::new();
+    for made in made {
+        let quoted = format!("\"{made}\"");
+        let before = free.len();
+        let found = body.windows(quoted.len()).enumerate();
+        let found = found.filter(|(_, window)| *window == quoted.as_bytes());
+        free.extend(found.map(|(at, _)| at + 1..at + 1 + made.len()));
+        ensure!(free.len() > before, "`{made}` is not written as it was read");
+    }
+    free.sort_by_key(|range| range.start);
+    Ok(free)
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! processes of their own, so that their CPU time is theirs alone.
 
 pub(crate) mod collector;
+pub(crate) mod durable;
 pub(crate) mod http;
+pub(crate) mod sse;
 pub(crate) mod tls;
 
-use std::convert::Infallible;
 use std::path::Path;
 
 use ::http::header::{CONTENT_LENGTH, DATE, HeaderName, HeaderValue};
@@ -49,12 +50,22 @@ impl Reply {
 
 /// Answers every request of one connection once its body has come.
 async fn echo(stream: impl AsyncRead + AsyncWrite + Unpin, reply: Reply) {
+    serve(stream, &reply, || std::future::ready(true)).await;
+}
+
+/// Answers every request of one connection once its body has come and `done` says so; the first one
+/// of which it says that it is not ends the connection.
+async fn serve<D: Future<Output = bool>>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    reply: &Reply,
+    done: impl Fn() -> D,
+) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = reply.response();
+        let (response, done) = (reply.response(), &done);
         async move {
             // Whoever breaks off within a request does not get an answer.
             let _body = request.into_body().collect().await;
-            Ok::<_, Infallible>(response)
+            if done().await { Ok(response) } else { Err(std::io::Error::other("not done")) }
         }
     });
     // A connection ends when the generator closes it, in the middle of nothing.
