@@ -10,6 +10,7 @@ use convoke_a2a::client::{event_json, task_json};
 use convoke_model::{Cursor, ListTasks, SubscribeToTask, TaskState};
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::ask::{task_id, value};
 use crate::checker::{Evidence, Rule, Violation};
@@ -37,9 +38,8 @@ pub async fn gather(
     histories: Vec<Vec<Entry>>,
 ) -> Result<Evidence> {
     let mut evidence = Evidence { histories, ..Evidence::default() };
+    quiet(ways).await;
     for tasks in ways {
-        // What does not become quiet shows in the states of the tasks.
-        let _in_time = comes_true(QUIET_AFTER, || is_quiet(tasks)).await;
         let mut pages = tasks.pages(ListTasks {
             page_size: Some(100),
             include_artifacts: true,
@@ -64,6 +64,16 @@ pub async fn gather(
     victim.kill().await?;
     evidence.marks = store::marks(&site.path("marks"))?;
     Ok(evidence)
+}
+
+/// Waits until nothing is at work, for as long as that may take. What does not come to rest shows in
+/// the states of the tasks.
+pub async fn quiet(ways: &[Tasks]) {
+    let until = Instant::now() + QUIET_AFTER;
+    for tasks in ways {
+        let left = until.saturating_duration_since(Instant::now());
+        let _in_time = comes_true(left, || is_quiet(tasks)).await;
+    }
 }
 
 async fn is_quiet(tasks: &Tasks) -> bool {

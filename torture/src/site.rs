@@ -300,6 +300,29 @@ impl Victim {
         !self.told.borrow().ended
     }
 
+    /// Holds it still while `work` looks at what it has written, which is then as after a kill.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be stopped, or as `work` says.
+    pub async fn held_still<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let pid = self.pid().context("the victim ended by itself")?;
+        kill_process(pid, Signal::STOP).context("cannot stop the victim")?;
+        let stat = format!("/proc/{}/stat", pid.as_raw_nonzero());
+        // The state stands behind the program's name, which may have any character but this.
+        let is_still = || {
+            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+            let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().starts_with('T'));
+            std::future::ready(state == Some(true))
+        };
+        let worked = match comes_true(PROCESS_MAX, is_still).await {
+            true => work(),
+            false => Err(anyhow::anyhow!("the victim does not stop")),
+        };
+        kill_process(pid, Signal::CONT).context("cannot let the victim go on")?;
+        worked
+    }
+
     /// Kills it as the kernel does, and waits until it is gone.
     ///
     /// # Errors

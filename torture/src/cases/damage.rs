@@ -147,7 +147,8 @@ async fn fill(site: &Site, tasks: u64) -> Result<[PathBuf; 2]> {
     Ok([killed, closed])
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies the files of a store.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for name in FILES {
         match std::fs::copy(from.join(name), to.join(name)) {

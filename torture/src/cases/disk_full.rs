@@ -14,9 +14,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use super::damage;
 use crate::ask::{Asker, Send, task_id};
 use crate::checker::check;
-use crate::evidence::gather;
+use crate::evidence::{gather, quiet};
 use crate::history::History;
 use crate::random::Random;
 use crate::report::Report;
@@ -153,7 +154,11 @@ pub async fn run(
         "{fills} fills, {noticed} noticed; changes were taken again after {} ms at most",
         slowest.as_millis()
     );
-    let evidence = gather(&site, &inside, running, &[way], histories).await?;
+    // The disk goes with the victim, and SQLite finds no way to it from here.
+    let (ways, copy) = ([way], site.path("copy"));
+    quiet(&ways).await;
+    running.held_still(|| damage::copy(&inside, &copy)).await?;
+    let evidence = gather(&site, &copy, running, &ways, histories).await?;
     // Probes are not in any history: they are there to be refused.
     let found = check(&evidence).into_iter().filter(|found| !found.what.contains("`probe-"));
     violations.extend(found.map(|found| found.to_string()));

@@ -80,7 +80,9 @@ impl<'a> Stream<'a> {
         if last != Some((epoch, seq.wrapping_sub(1))) {
             return gap(format!("goes on with {cursor} behind {last:?}"));
         }
-        let told = control.and_then(|control| control.iter().find(|(place, _)| place == cursor));
+        // The second event is the first of a control.
+        let at = usize::try_from(seq.saturating_sub(2)).unwrap_or(usize::MAX);
+        let told = control.and_then(|control| control.get(at)).filter(|(told, _)| told == cursor);
         match (control, told) {
             (None, _) => None,
             (Some(_), Some((_, told))) if told == event => None,
