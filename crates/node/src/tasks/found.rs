@@ -239,7 +239,8 @@ async fn try_begin(service: &Service, running: &Arc<Running>) -> Result<Turn, Fa
         running.change(service, &mut slot, [passed], None).await?;
         return Ok(Turn::Nothing);
     }
-    if state.work().attempt >= ATTEMPTS_MAX {
+    // One that waits for its caller has come to its question, and may wait over many restarts.
+    if state.work().attempt >= ATTEMPTS_MAX && !task.status.state.is_interrupted() {
         let text = format!("the task was begun {ATTEMPTS_MAX} times and never came to its end");
         return Err(Fault::new(FaultCode::CapabilityFailed, text));
     }
