@@ -88,6 +88,8 @@ pub(crate) enum End {
     Crowded,
     /// Nobody works on the task any more, though it has not ended.
     Lost,
+    /// The node ends, and the next one goes on with the task.
+    Left,
 }
 
 /// What a subscriber does that reads from the journal.
@@ -134,11 +136,16 @@ impl Audience {
 
     /// Gives `events` to everyone. Who has had its last event is no subscriber any more.
     pub(crate) fn show(&self, events: &[Shown]) {
-        let account = self.account();
-        self.all().retain(|subscriber| subscriber.take(events));
-        if let Some(account) = account {
-            account.relieve();
+        let mut all = self.all();
+        let Some(account) = all.first().map(|subscriber| Arc::clone(subscriber.account())) else {
+            return;
+        };
+        for subscriber in &*all {
+            subscriber.take(events);
         }
+        // Before anybody is woken: what is on its way cannot be taken back.
+        account.relieve();
+        all.retain(|subscriber| subscriber.wake());
     }
 
     /// Waits for those who are half way to being cut, as long as they may keep the task waiting.
@@ -177,8 +184,8 @@ impl Subscriber {
         backlog.account(&"somebody".into()).subscriber(until)
     }
 
-    /// Takes `events` until one of them is the last; says whether more are wanted.
-    pub(crate) fn take(&self, events: &[Shown]) -> bool {
+    /// Takes `events` until one of them is the last.
+    pub(super) fn take(&self, events: &[Shown]) {
         let mut queue = self.queue();
         for event in events {
             if queue.end.is_some() {
@@ -203,10 +210,12 @@ impl Subscriber {
                 queue.end = Some(End::Complete);
             }
         }
-        let more = queue.end.is_none();
-        drop(queue);
+    }
+
+    /// Says that something may have come, and whether more is wanted.
+    fn wake(&self) -> bool {
         self.ready.notify_one();
-        more
+        self.queue().end.is_none()
     }
 
     pub(crate) fn end(&self, end: End) {
