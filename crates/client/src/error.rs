@@ -240,6 +240,8 @@ fn plain(error: &io::Error) -> String {
         _ => error.to_string(),
     };
     let text = text.split(" (os error").next().unwrap_or_default();
+    // Some libraries point to their own pages, which say nothing to somebody who called an agent.
+    let text = text.split(": https://docs.rs/").next().unwrap_or_default();
     let mut chars = text.chars();
     let first = chars.next().map(|first| first.to_ascii_lowercase());
     first.into_iter().chain(chars).collect()

@@ -24,6 +24,8 @@ pub(super) struct Follow {
     status: Option<TaskStatus>,
     /// The status that was answered, if this follows an answer.
     answered: Option<TaskStatus>,
+    /// Whether the stream broke and is not back.
+    is_cut: bool,
     paint: Paint,
 }
 
@@ -54,6 +56,7 @@ impl Follow {
             cursor: None,
             status: None,
             answered: None,
+            is_cut: false,
             paint,
         })
     }
@@ -83,16 +86,21 @@ impl Follow {
             let next = self.unless_interrupted(next).await.inspect_err(|_| self.view.close());
             match next? {
                 Ok(Some(Followed::Event { event, reset })) => {
+                    self.resumed();
                     if self.heard(event, reset)? {
                         break;
                     }
                 }
+                // However often it is tried, one line says that it is.
                 Ok(Some(Followed::Cut { error, .. })) => {
-                    self.view.close();
-                    let error = plain(&chain(&error));
-                    let notice = self.paint.warn("the stream broke,");
-                    say(format!("{notice} taking it up again: {error}"));
+                    if !std::mem::replace(&mut self.is_cut, true) {
+                        self.view.close();
+                        let error = plain(&chain(&error));
+                        let notice = self.paint.warn("the stream broke off:");
+                        say(format!("{notice} {error}; taking it up again"));
+                    }
                 }
+                Ok(Some(Followed::Resumed)) => self.resumed(),
                 Ok(None) => break,
                 Err(error) => {
                     self.view.close();
@@ -101,6 +109,12 @@ impl Follow {
             }
         }
         self.end()
+    }
+
+    fn resumed(&mut self) {
+        if std::mem::replace(&mut self.is_cut, false) {
+            say(self.paint.good("the stream is back"));
+        }
     }
 
     /// As [`Self::run`] with a task that has ended already.

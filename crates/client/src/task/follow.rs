@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use convoke_a2a::client::StreamItem;
+use convoke_agent::RetrySettings;
 use convoke_model::{
     Cursor, FaultCode, GetTask, SendMessage, SubscribeToTask, TaskEvent, TaskId, TaskState,
 };
 use tokio::time::Instant;
 
 use super::events::Broke;
+use super::way::Opening;
 use super::{Event, Events, TaskError, Tasks, is_idempotent, name};
 use crate::backoff::pause;
 use crate::random::Random;
@@ -17,6 +19,11 @@ use crate::random::Random;
 /// Agents of ours give one every 15 seconds; and no agent makes us come again more often than this
 /// for ever.
 const ALIVE: Duration = Duration::from_secs(10);
+
+/// The longest pause before a stream is taken up again, and the first: whoever follows a task is back
+/// within two seconds of its agent, and a thousand followers are no storm.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// What whoever follows a task hears.
 #[derive(Debug)]
@@ -36,11 +43,15 @@ pub enum Followed {
         /// How long the pause is.
         pause: Duration,
     },
+    /// The stream goes on: the agent answers again, be it without news.
+    Resumed,
 }
 
 /// Follows a task over streams that may break. Each event is told once. A stream is taken up again
-/// behind what was heard, after pauses that grow as the settings of calls say, until neither news nor
-/// a stream that lives has come for as long as [`Tasks::patience`] says. What cannot be begun at all is an error at once.
+/// behind what was heard, after pauses that grow from a tenth of a second to two seconds, or less where
+/// the settings of calls say so, until no stream has come for as long as [`Tasks::patience`] says. That
+/// is no call: it does not open the agent's circuit breaker, and is not held by it. What cannot be begun
+/// at all is an error at once.
 #[derive(Debug)]
 pub struct Following {
     tasks: Tasks,
@@ -55,7 +66,7 @@ pub struct Following {
     is_over: bool,
     /// How often the stream broke since something new came.
     failures: u32,
-    /// When it broke for the first time since then.
+    /// When it broke for the first time since the agent answered with one.
     since: Instant,
     resume_at: Option<Instant>,
     random: Random,
@@ -124,6 +135,9 @@ impl Following {
                 None => match Box::pin(self.open()).await {
                     Ok(Opened::Stream(events)) => {
                         self.events = Some(events);
+                        if self.failures > 0 {
+                            return Ok(Some(Followed::Resumed));
+                        }
                         continue;
                     }
                     Ok(Opened::Ended(event)) => {
@@ -158,15 +172,20 @@ impl Following {
             if lived.is_some_and(|lived| lived >= ALIVE) {
                 self.failures = 0;
             }
+            // An agent that gave a stream is there. One that only says why it gives none is not.
+            if lived.is_some() && broke.error.code().is_none() {
+                self.since = Instant::now();
+            }
             return self.cut(broke).map(Some);
         }
     }
 
     /// A stream that goes on behind what was heard.
     async fn open(&self) -> Result<Opened, TaskError> {
+        let opening = if self.any || self.failures > 0 { Opening::Again } else { Opening::First };
         let subscribe = match (&self.begin, &self.task) {
             (Begin::Send(send), None) => {
-                return self.tasks.stream(send).await.map(Opened::Stream);
+                return self.tasks.open_stream(send, opening).await.map(Opened::Stream);
             }
             (Begin::Send(send), Some(task)) => {
                 let (tenant, id) = (send.tenant.clone(), task.clone());
@@ -174,7 +193,7 @@ impl Following {
             }
             (Begin::Subscribe(first), _) => SubscribeToTask { after: self.cursor, ..first.clone() },
         };
-        match self.tasks.subscribe(&subscribe).await {
+        match self.tasks.open_subscription(&subscribe, opening).await {
             Ok(events) => Ok(Opened::Stream(events)),
             // A task that has ended is not followed at agents that keep no events. It is read.
             Err(error) if error.code() == Some(FaultCode::UnsupportedOperation) => {
@@ -236,7 +255,7 @@ impl Following {
             self.since = Instant::now();
         }
         self.failures = self.failures.saturating_add(1);
-        let pause = pause(retry, self.failures, self.random.next());
+        let pause = pause(&patient(retry), self.failures, self.random.next());
         let resume_at = Instant::now() + pause;
         let after = self.tasks.patience;
         if resume_at.duration_since(self.since) >= after {
@@ -258,9 +277,38 @@ impl Following {
     }
 }
 
+/// What `retry` says of calls, for streams that are taken up again.
+fn patient(retry: &RetrySettings) -> RetrySettings {
+    RetrySettings {
+        backoff_min: retry.backoff_min.min(PAUSE_MIN),
+        backoff_max: retry.backoff_max.min(PAUSE_MAX),
+        ..retry.clone()
+    }
+}
+
 /// What came of asking for a stream.
 enum Opened {
     Stream(Events),
     /// The task has ended, and this is how.
     Ended(Event),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_follows_is_back_within_two_seconds_whatever_calls_do() {
+        let check = |min_ms, max_ms, failures, expected_ms: u128| {
+            let (backoff_min, backoff_max) =
+                (Duration::from_millis(min_ms), Duration::from_millis(max_ms));
+            let calls = RetrySettings { attempts_max: 3, backoff_min, backoff_max };
+            let longest = pause(&patient(&calls), failures, u64::MAX);
+            assert_eq!((longest + Duration::from_nanos(1)).as_millis(), expected_ms);
+        };
+        check(5_000, 60_000, 1, 100);
+        check(5_000, 60_000, 4, 800);
+        check(5_000, 60_000, u32::MAX, 2_000);
+        check(1, 1, u32::MAX, 1);
+    }
 }

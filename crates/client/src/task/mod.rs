@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::Client;
 use crate::open::OpenError;
-use way::{Ask, Way};
+use way::{Ask, Opening, Way};
 
 pub use convoke_a2a::client::{StreamItem, TaskPage};
 pub use error::TaskError;
@@ -122,12 +122,16 @@ impl Tasks {
     ///
     /// [`TaskError`] if no stream came of it.
     pub async fn stream(&self, send: &SendMessage) -> Result<Events, TaskError> {
+        self.open_stream(send, Opening::First).await
+    }
+
+    async fn open_stream(&self, send: &SendMessage, opening: Opening) -> Result<Events, TaskError> {
         let id = fresh_id();
         let (headers, body) = build_message_streaming(send, &id);
         let kind = OperationKind::SendStreamingMessage;
         let (name, idempotent) = (name_of(send, kind), is_idempotent(send));
         let ask = Ask { name, idempotent, id, headers, body };
-        self.way.follow(&self.calls, ask).await
+        self.way.follow(&self.calls, ask, opening).await
     }
 
     /// As [`stream`](Self::stream), taking a stream up again that breaks.
@@ -185,11 +189,19 @@ impl Tasks {
     ///
     /// [`TaskError`] if no stream came of it.
     pub async fn subscribe(&self, subscribe: &SubscribeToTask) -> Result<Events, TaskError> {
+        self.open_subscription(subscribe, Opening::First).await
+    }
+
+    async fn open_subscription(
+        &self,
+        subscribe: &SubscribeToTask,
+        opening: Opening,
+    ) -> Result<Events, TaskError> {
         let id = fresh_id();
         let (headers, body) = build_subscribe(subscribe, &id);
         let name = name(OperationKind::SubscribeToTask);
         let ask = Ask { name, idempotent: true, id, headers, body };
-        self.way.follow(&self.calls, ask).await
+        self.way.follow(&self.calls, ask, opening).await
     }
 
     /// As [`subscribe`](Self::subscribe), taking a stream up again that breaks.

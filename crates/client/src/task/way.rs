@@ -35,6 +35,16 @@ pub(super) struct Open {
     pool: Pool,
 }
 
+/// How often a stream is asked for, and under whose rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// As a call is made: again where that may help, and not while the agent is left alone.
+    First,
+    /// Once, by somebody who follows on. That is no new load, so it neither counts against the agent
+    /// nor waits for those whose calls did: the pauses between such attempts are the follower's own.
+    Again,
+}
+
 /// One question.
 pub(super) struct Ask {
     /// What errors call it.
@@ -96,7 +106,12 @@ impl Way {
 
     /// Asks for a stream. It has to begin within the calls' timeout, and may go on for as long as it
     /// likes.
-    pub(super) async fn follow(&self, calls: &CallSettings, ask: Ask) -> Result<Events, TaskError> {
+    pub(super) async fn follow(
+        &self,
+        calls: &CallSettings,
+        ask: Ask,
+        opening: Opening,
+    ) -> Result<Events, TaskError> {
         let deadline = deadline_after(calls.timeout);
         let sent = (&ask.headers, &ask.body);
         let stream = match self {
@@ -137,8 +152,15 @@ impl Way {
                         }
                     }
                 };
-                let opening = client.0.attempts.run(&endpoint.gate, about, attempt);
-                Box::pin(opening).await?
+                match opening {
+                    Opening::First => {
+                        let run = client.0.attempts.run(&endpoint.gate, about, attempt);
+                        Box::pin(run).await?
+                    }
+                    Opening::Again => {
+                        Box::pin(attempt(None)).await.map_err(|failed| failed.error)?
+                    }
+                }
             }
             Self::Open(open) => {
                 let request = request(&open.path()?, sent.0, sent.1, None, None);
