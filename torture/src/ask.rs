@@ -255,6 +255,7 @@ impl Asker {
                     self.note("stream", &error)?;
                     self.history.keep()?;
                 }
+                Ok(Some(Followed::Resumed)) => {}
                 Ok(None) => {
                     self.history.keep()?;
                     return Ok(Some(told));

@@ -138,15 +138,12 @@ impl Site {
             "identity": {"spiffe_id": self.agent, "spire_socket": self.path("api.sock")},
             "authorization": {"default_policy": "allow_all"},
             "server": {"port": 0, "drain_timeout": "2s", "limits": {"queue_time_max": "10s"}},
-            "observability": {"logging": {"level": "warn"}},
             "data_dir": self.path("data"),
             "metadata": {"name": "Victim", "marks": self.path("marks")},
         });
         if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
             config.extend(more);
         }
-        // The lines that say where it listens are no warnings.
-        config["observability"]["logging"]["level"] = json!("info");
         let file = self.path("victim.yaml");
         std::fs::write(&file, config.to_string()).context("cannot write a configuration")?;
         let mut words = before.iter().map(String::as_str);
@@ -292,12 +289,6 @@ impl Victim {
     pub fn pid(&self) -> Option<Pid> {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok());
         id.and_then(Pid::from_raw)
-    }
-
-    /// Whether it runs still.
-    #[must_use]
-    pub fn runs(&self) -> bool {
-        !self.told.borrow().ended
     }
 
     /// Holds it still while `work` looks at what it has written, which is then as after a kill.

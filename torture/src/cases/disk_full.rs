@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use convoke_model::{FaultCode, GetTask};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -28,6 +28,8 @@ use crate::site::{Site, comes_true};
 pub struct DiskFull {
     /// How often the disk is filled.
     pub fills: u32,
+    /// How large the disk is: it has to have room for the store and its log.
+    pub disk_mib: u64,
     /// How many clients there are.
     pub clients: usize,
     /// When it is not filled again.
@@ -36,7 +38,10 @@ pub struct DiskFull {
 
 /// Mounts a small disk over the store and becomes what follows. It needs no rights, where the system
 /// lets its users have name spaces of their own.
-const SMALL_DISK: &str = "mount -t tmpfs -o size=64m,mode=700 none \"$0\" && exec \"$@\"";
+const SMALL_DISK: &str = "mount -t tmpfs -o size=$1m,mode=700 none \"$0\" && shift && exec \"$@\"";
+
+/// How much room an emptied disk has to have at least; with less, the case is about nothing.
+const ROOM_MIB_MIN: u64 = 8;
 
 /// How soon after there is room again changes have to be taken. Source: the house's reliability
 /// plan, R-07.
@@ -61,9 +66,12 @@ pub async fn run(
     let site = Site::new(victim, &mut random).await?;
     let store = site.store();
     std::fs::create_dir_all(&store)?;
+    let size = amount.disk_mib.to_string();
     let disk = store.to_str().context("a path is not UTF-8")?.to_owned();
-    let before: Vec<String> =
-        ["unshare", "-rm", "sh", "-c", SMALL_DISK, &disk].into_iter().map(str::to_owned).collect();
+    let before: Vec<String> = ["unshare", "-rm", "sh", "-c", SMALL_DISK, &disk, &size]
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     if let Err(why) = has_name_spaces(&before) {
         return Ok(Report::skipped("R-07", why));
     }
@@ -126,6 +134,12 @@ pub async fn run(
             other => wrong(format!("health says {other:?}")),
         }
         std::fs::remove_file(&filler).context("cannot empty the disk")?;
+        let room = rustix::fs::statvfs(&inside).context("cannot look at the disk")?;
+        ensure!(
+            room.f_bavail * room.f_frsize >= ROOM_MIB_MIN << 20,
+            "the store fills a disk of {} MiB by itself",
+            amount.disk_mib
+        );
         let emptied = Instant::now();
         let taken = comes_true(RECOVERED_AFTER, || {
             number += 1;
@@ -205,7 +219,7 @@ async fn client(number: usize, mut asker: Asker, ending: Arc<AtomicBool>) -> Res
             _ => ("errors", json!({})),
         };
         asker.send(&Send { message, capability, params }, false).await?;
-        sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(20)).await;
     }
     Ok(asker.into_history())
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::ask::{Asker, Send, Told};
 use crate::checker::check;
 use crate::evidence::{QUIET_AFTER, gather, stuck};
-use crate::history::{Entry, History};
+use crate::history::History;
 use crate::random::Random;
 use crate::report::Report;
 use crate::site::Site;
@@ -235,10 +235,4 @@ impl Client {
 
 fn name(task: &Value) -> String {
     task["id"].as_str().unwrap_or_default().to_owned()
-}
-
-/// How many entries of a history are refusals and failures, for the curious.
-#[must_use]
-pub fn failures(history: &[Entry]) -> usize {
-    history.iter().filter(|entry| matches!(entry, Entry::Failed { .. })).count()
 }
