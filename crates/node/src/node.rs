@@ -151,7 +151,7 @@ impl Node {
             refusals: Refusals::default(),
             identity: Arc::clone(&identity),
             outbound,
-            tasks: Tasks::new(config.tasks, options.cut.clone()),
+            tasks: Tasks::new(config.tasks, options.cut.child_token()),
             streams: Streams::new(metrics.streams.clone()),
             metrics,
             tracer,

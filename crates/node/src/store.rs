@@ -25,6 +25,10 @@ pub(crate) async fn open(
 ) -> Result<Arc<dyn Journal>, OpenError> {
     let sink = Arc::clone(audit) as Arc<dyn AuditSink>;
     let durability = config.durability;
+    if durability == Durability::Memory && config.path.join("journal.db").exists() {
+        let path = config.path.display();
+        tracing::warn!(path = %path, "the store is not used, and its tasks are not here");
+    }
     let journal: Arc<dyn Journal> = match durability {
         Durability::Memory => Arc::new(MemoryJournal::new(MemoryLimits::default(), sink)),
         Durability::Relaxed | Durability::Strict => {

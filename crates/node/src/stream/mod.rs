@@ -272,11 +272,7 @@ impl Stream {
                 "the connection ends, with a certificate of either side or for its age; connect \
                  again and follow the task with `SubscribeToTask` from `lastEventId`",
             )),
-            Turn::NodeEnds => self.fail(Fault::new(
-                FaultCode::Unavailable,
-                "the node ends, and so does this stream; the task can be followed again from \
-                 `lastEventId`",
-            )),
+            Turn::NodeEnds => self.fail(node_ends()),
             Turn::Heartbeat => self.out.push_back(HEARTBEAT),
         }
     }
@@ -301,6 +297,7 @@ impl Stream {
                 "too much of the open streams was not read, and this one was furthest behind; \
                  follow the task again with `SubscribeToTask` from `lastEventId`",
             )),
+            End::Left => self.fail(node_ends()),
             End::Lost => self.fail(Fault::new(
                 FaultCode::Internal,
                 "nobody works on the task any more; read it with `GetTask`",
@@ -349,6 +346,12 @@ impl Stream {
             self.out.push_back(account.hold(small));
         }
     }
+}
+
+fn node_ends() -> Fault {
+    let text = "the node ends, and so does this stream; the task can be followed again from \
+                `lastEventId`";
+    Fault::new(FaultCode::Unavailable, text)
 }
 
 /// The `id` with which the tail of an event ends, if it has one.

@@ -71,6 +71,7 @@ impl Running {
             tokio::select! {
                 () = sleep_until(instant(service, again_at)) => {}
                 () = self.stop().cancelled() => return,
+                () = self.left().cancelled() => return,
                 () = self.overdue(service) => return,
             }
             if let Err(fault) = self.begin_again(service).await {
@@ -130,6 +131,10 @@ impl Running {
                 outcome = &mut handler => Some(outcome),
                 () = self.stop().cancelled() => None,
                 () = stopped => None,
+                () = self.left().cancelled() => {
+                    output.close(OutputError::Ended);
+                    return None;
+                }
             };
             output.close(OutputError::Ended);
             if outcome.is_none() {

@@ -30,6 +30,11 @@ impl Running {
     /// Ends the task if it waits for an answer of its owner's.
     pub(super) async fn end_if_waiting(&self, service: &Service) {
         let mut slot = self.slot.lock().await;
+        let waits_for_attempt =
+            slot.state.as_ref().is_some_and(|state| state.work().retry_at.is_some());
+        if waits_for_attempt && service.journal.durability() != Durability::Memory {
+            self.left().cancel();
+        }
         self.end_slot_if_waiting(service, &mut slot).await;
     }
 
@@ -37,7 +42,9 @@ impl Running {
     pub(super) async fn end_slot_if_waiting(&self, service: &Service, slot: &mut Slot) {
         // Whoever asked may have thought better of it.
         let waits = slot.question.as_ref().is_some_and(|asked| !asked.reply.is_closed());
-        if waits && !self.goes_on_later(service) {
+        if waits && self.goes_on_later(service) {
+            self.left().cancel();
+        } else if waits {
             self.end_because(Why::Drain, service, slot).await;
         }
     }

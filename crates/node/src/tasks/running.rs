@@ -37,6 +37,8 @@ pub(crate) struct Running {
     begun: Instant,
     pub(super) slot: Mutex<Slot>,
     stop: CancellationToken,
+    /// Cancelled when the node that comes next is to go on with it.
+    left: CancellationToken,
     /// True while those who wait for the task can be answered.
     answer: watch::Sender<bool>,
     /// What its handler says before its end, while it has one.
@@ -87,6 +89,7 @@ impl Running {
             begun: Instant::now(),
             slot: Mutex::default(),
             stop: CancellationToken::new(),
+            left: CancellationToken::new(),
             answer: watch::Sender::new(false),
             output: Lock::default(),
             audience: Audience::default(),
@@ -122,6 +125,12 @@ impl Running {
     /// Cancelled when the handler's answer is of no more use.
     pub(crate) fn stop(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// Cancelled when the task is left to the node that comes next: its handler is dropped where it
+    /// stands, and the journal has what the other one needs.
+    pub(super) fn left(&self) -> &CancellationToken {
+        &self.left
     }
 
     /// Whoever works on it may do so by `fence`.
@@ -247,7 +256,7 @@ impl Running {
     /// it has ended, this changes nothing.
     pub(super) fn abandon(&self) {
         self.take_no_output();
-        self.audience.end(End::Lost);
+        self.audience.end(if self.left.is_cancelled() { End::Left } else { End::Lost });
         // Nothing more will come of it.
         self.let_go();
     }
