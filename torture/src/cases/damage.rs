@@ -168,7 +168,12 @@ fn copied(from: &Path) -> Result<tempfile::TempDir> {
 
 /// Does one thing to one file; what, in words, or nothing if the file is not there.
 fn damage(store: &Path, kind: Kind, random: &mut Random) -> Result<Option<String>> {
-    let name = FILES.get(random.place(FILES.len())).copied().unwrap_or("journal.db");
+    // A store that was closed has no log.
+    let there: Vec<&str> = FILES
+        .into_iter()
+        .filter(|name| store.join(name).metadata().is_ok_and(|it| it.len() > 0))
+        .collect();
+    let Some(name) = there.get(random.place(there.len())).copied() else { return Ok(None) };
     let path = store.join(name);
     let Ok(mut bytes) = std::fs::read(&path) else { return Ok(None) };
     if bytes.is_empty() {
