@@ -281,7 +281,7 @@ impl SqliteJournal {
             let place = page::place(key, &scope, &query)?;
             Ok(list::list(connection, key, &scope, &query, place)?)
         };
-        self.readers.look(list).await
+        self.readers.look_long(list).await
     }
 
     /// What page tokens are made with: half of the store's name, which no peer is told.

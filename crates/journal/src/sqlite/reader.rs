@@ -15,11 +15,16 @@ use crate::JournalError;
 /// more of them would only push each other out of it.
 const READERS: usize = 4;
 
+/// How many of them lists may have at a time.
+const LISTS: usize = 2;
+
 /// Connections that can only read.
 pub(super) struct Readers {
     file: PathBuf,
     idle: Mutex<Vec<Connection>>,
     turns: Arc<Semaphore>,
+    /// Lists, which may take long, have a part of the turns.
+    lists: Semaphore,
     shared: Arc<Shared>,
 }
 
@@ -30,7 +35,25 @@ impl Readers {
     pub(super) fn open(file: &Path, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let idle = (0..READERS).map(|_| open(file)).collect::<Result<Vec<_>, _>>()?;
         let turns = Arc::new(Semaphore::new(READERS));
-        Ok(Self { file: file.into(), idle: Mutex::new(idle), turns, shared })
+        let lists = Semaphore::new(LISTS);
+        Ok(Self { file: file.into(), idle: Mutex::new(idle), turns, lists, shared })
+    }
+
+    /// As [`Self::look`], for what may take long: others are never without a turn because of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::look`].
+    pub(super) async fn look_long<T, E, F>(self: &Arc<Self>, look: F) -> Result<T, JournalError>
+    where
+        T: Send + 'static,
+        E: Into<LookError> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    {
+        let Ok(_turn) = self.lists.acquire().await else {
+            return Err(StoreError::Closed.into_journal(&self.shared.path));
+        };
+        self.look(look).await
     }
 
     /// Does `look` with a connection, as of one instant.
@@ -76,6 +99,7 @@ impl Readers {
 
     /// Waits for those who read, and lets nobody else.
     pub(super) fn close(&self) {
+        self.lists.close();
         self.turns.close();
         self.idle().clear();
     }

@@ -150,7 +150,9 @@ impl Sweep {
             }
             Phase::Surplus { task_no } => {
                 let Some(tasks_max) = self.retention.tasks_max else { return Ok((phase, true)) };
-                let (task_no, is_over) = delete_surplus(connection, task_no, tasks_max, budget)?;
+                let read_by = before(now, READ_WITHIN);
+                let (task_no, is_over) =
+                    delete_surplus(connection, task_no, (tasks_max, read_by), budget)?;
                 (Phase::Surplus { task_no }, is_over)
             }
             Phase::Pieces { scope_no, state, from, to } => {
@@ -263,12 +265,16 @@ fn delete_aged(
     Ok(found.len() < TASKS_A_STEP)
 }
 
-/// Deletes ended tasks behind `after` while more than `tasks_max` have ended. Returns how far it came,
-/// and whether it is done.
+/// How long a task is kept after its end however many there are: those that were made first are the
+/// first to go, and one of them may have ended only now.
+const READ_WITHIN: Duration = Duration::from_secs(10 * 60);
+
+/// Deletes tasks behind `after` that ended before `read_by`, while more than `tasks_max` have ended.
+/// Returns how far it came, and whether it is done.
 fn delete_surplus(
     connection: &Connection,
     after: i64,
-    tasks_max: u64,
+    (tasks_max, read_by): (u64, i64),
     budget: &mut Budget,
 ) -> Result<(i64, bool), StoreError> {
     budget.look(1);
@@ -285,20 +291,20 @@ fn delete_surplus(
     let newest = newest(connection)?;
     let looks = budget.looks as i64;
     let mut statement = connection.prepare_cached(
-        "SELECT task_no, state FROM tasks WHERE task_no > ? AND task_no < ? AND scope_no <> 0
-         ORDER BY task_no LIMIT ?",
+        "SELECT task_no, state, status_at FROM tasks
+         WHERE task_no > ? AND task_no < ? AND scope_no <> 0 ORDER BY task_no LIMIT ?",
     )?;
-    let found: Vec<(i64, i64)> = statement
-        .query_map([after, newest, looks], |row| Ok((row.get(0)?, row.get(1)?)))?
+    let found: Vec<(i64, i64, i64)> = statement
+        .query_map([after, newest, looks], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<_, _>>()?;
     let mut at = after;
-    for (task_no, state) in &found {
+    for (task_no, state, status_at) in &found {
         if surplus == 0 || !budget.is_left() {
             return Ok((at, surplus == 0));
         }
         budget.look(1);
         at = *task_no;
-        if !is_open(*state) {
+        if !is_open(*state) && *status_at < read_by {
             delete(connection, at, budget)?;
             surplus -= 1;
         }
