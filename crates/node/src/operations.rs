@@ -342,7 +342,7 @@ impl Request<'_> {
             service.put_on_record(Some(audit)).await?;
             return Err(self.refuse_at_rest(&id, Event::Message(message)).await);
         };
-        service.tasks.tell(service, &running, message, audit).await?;
+        service.tasks.tell(service, &running, (message, self.is_idempotent), audit).await?;
         drop(std::mem::take(&mut *self.room.lock().unwrap_or_else(PoisonError::into_inner)));
         let follower = match join {
             Some(join) => Some(running.join(service, &join.subscriber, join.history, true).await?),

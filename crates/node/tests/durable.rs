@@ -74,6 +74,15 @@ impl Worker {
         Ok(format!("{name} of {town}"))
     }
 
+    /// Ask for a number, after a restart only when a test says so
+    #[capability(resume)]
+    async fn age(&self, context: &Context) -> Result<u8, HandlerError> {
+        if context.attempt() > 1 {
+            self.0.gate.acquire().await.unwrap().forget();
+        }
+        Ok(context.ask("age?").into().await?)
+    }
+
     /// Fail twice
     #[capability(retries = 2)]
     async fn flaky(&self, context: &Context) -> Result<u32, HandlerError> {
@@ -141,6 +150,17 @@ fn result(task: &Value) -> &Value {
 
 fn one_at_a_time(yaml: &mut Value) {
     yaml["tasks"] = json!({"concurrency_max": 1});
+}
+
+/// Waits until the node has found what an earlier one left: until then it says that it has not.
+async fn is_found(life: &site::Life, id: &str) {
+    loop {
+        let wrong = life.ask("SendMessage", answer(id, "")).await;
+        let said = wrong["error"]["message"].as_str().unwrap_or_default();
+        if !said.contains("ask again") {
+            return;
+        }
+    }
 }
 
 fn text(task: &Value) -> &str {
@@ -250,6 +270,63 @@ async fn a_question_and_its_answer_outlive_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_fits_its_question_also_before_it_is_asked_again() {
+    let (site, shared) = (Site::new().await, Shared::new());
+    let life = site.live(shared.host(), |_| {}).await;
+    let id = life.begin("age", json!({}), json!({})).await;
+    life.comes_to(&id, "INPUT_REQUIRED").await;
+    life.kill().await;
+
+    let life = site.live(shared.host(), |_| {}).await;
+    is_found(&life, &id).await;
+    let wrong = life.ask("SendMessage", answer(&id, "many")).await;
+    assert_eq!(wrong["error"]["code"], -32_602, "{wrong}");
+    shared.gate.add_permits(1);
+    let mut right = answer(&id, "");
+    right["message"]["parts"] = json!([{"data": 7}]);
+    life.ask("SendMessage", right).await;
+    assert_eq!(result(&life.comes_to(&id, "COMPLETED").await), 7);
+    life.drain().await;
+    site.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_too_late_is_not_begun() {
+    let (site, shared) = (Site::new().await, Shared::new());
+    let life = site.live(shared.host(), |_| {}).await;
+    for deadline in [json!(0), json!(1_000), json!("1970-01-01T00:00:01Z")] {
+        let mut request = send("count", json!({"to": 1}));
+        request["metadata"] = json!({"deadline": deadline});
+        let failed = life.ask("SendMessage", request).await;
+        let task = &failed["result"]["task"];
+        assert_eq!(task["status"]["state"], "TASK_STATE_FAILED", "{failed}");
+        assert!(task.get("artifacts").is_none(), "{failed}");
+    }
+    let soon = std::time::SystemTime::now() + std::time::Duration::from_millis(200);
+    let soon = soon.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let id = life.begin("hold", json!({"name": "x"}), json!({"deadline": soon})).await;
+    let failed = life.comes_to(&id, "FAILED").await;
+    assert!(text(&failed).contains("deadline"), "{failed}");
+    life.drain().await;
+    site.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_leaves_who_waits_for_an_answer() {
+    let (site, shared) = (Site::new().await, Shared::new());
+    let patient = |yaml: &mut Value| yaml["server"]["drain_timeout"] = json!("60s");
+    let life = site.live(shared.host(), patient).await;
+    let id = life.begin("interview", json!({}), json!({})).await;
+    life.comes_to(&id, "INPUT_REQUIRED").await;
+    // At once, or this would take a minute.
+    assert_eq!(life.drain().await.left_tasks, 0);
+    let life = site.live(shared.host(), patient).await;
+    assert_eq!(text(&life.comes_to(&id, "INPUT_REQUIRED").await), "name?");
+    life.drain().await;
+    site.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_urgent_begin_first_and_a_deadline_ends_what_waits() {
     let (site, shared) = (Site::new().await, Shared::new());
     let life = site.live(shared.host(), one_at_a_time).await;
@@ -263,6 +340,7 @@ async fn the_urgent_begin_first_and_a_deadline_ends_what_waits() {
     let late = life.begin("hold", json!({"name": "late"}), soon).await;
     let failed = life.comes_to(&late, "FAILED").await;
     assert!(text(&failed).contains("deadline"), "{failed}");
+    assert!(!shared.order().contains(&"late".to_owned()));
     let wrong = send("hold", json!({"name": "x"}));
     let wrong = json!({"message": wrong["message"], "metadata": {"deadline": "soon"}});
     let refused = life.ask("SendMessage", wrong).await;
@@ -306,6 +384,17 @@ async fn a_message_that_is_sent_again_is_one_task() {
     assert_eq!(again["result"]["task"]["id"], ids[0], "{again}");
     let other = life.send_again(send("hold", json!({"name": "y"}))).await.unwrap();
     assert_eq!(other["error"]["code"], -32602, "{other}");
+    assert!(other["error"]["message"].as_str().unwrap().contains("sent before"), "{other}");
+    // An answer that is sent again does not answer the next question.
+    let asked = life.ask("SendMessage", send("interview", json!({}))).await;
+    let id = asked["result"]["task"]["id"].as_str().unwrap();
+    for _ in 0..2 {
+        let told = life.send_again(answer(id, "ann")).await.unwrap();
+        let task = &told["result"]["task"];
+        assert_eq!(task["status"]["state"], "TASK_STATE_INPUT_REQUIRED", "{told}");
+        assert_eq!(text(task), "town?", "{told}");
+    }
+    let other = life.send_again(answer(id, "ben")).await.unwrap();
     assert!(other["error"]["message"].as_str().unwrap().contains("sent before"), "{other}");
     // Who does not ask for it sends anew.
     shared.gate.add_permits(1);

@@ -58,10 +58,7 @@ impl Running {
         (capability, params): (CapabilityIndex, Json),
     ) {
         loop {
-            let outset = match self.outset(service).await {
-                Ok(outset) => outset,
-                Err(fault) => return self.not_begun(service, &fault).await,
-            };
+            let Some(outset) = self.persist(service, || self.outset(service)).await else { return };
             let attempt = outset.work.attempt;
             let outcome = self.attempt(service, outset, (capability, params.clone())).await;
             let Some(outcome) = outcome else { return };
@@ -74,10 +71,8 @@ impl Running {
                 () = self.left().cancelled() => return,
                 () = self.overdue(service) => return,
             }
-            if let Err(fault) = self.begin_again(service).await {
-                return self.not_begun(service, &fault).await;
-            }
-            if self.stop().is_cancelled() {
+            let begun = self.persist(service, || self.begin_again(service)).await;
+            if begun.is_none() || self.stop().is_cancelled() {
                 return;
             }
         }
@@ -97,6 +92,33 @@ impl Running {
     async fn begin_again(&self, service: &Service) -> Result<(), Fault> {
         let mut slot = self.slot.lock().await;
         self.change(service, &mut slot, [Event::RetryDue, Event::HandlerStarted], None).await
+    }
+
+    /// Tries `step` until it is done: a store that takes nothing for a moment is no end of a task.
+    /// `None` if there is nothing more to do.
+    async fn persist<T, F: Future<Output = Result<T, Fault>>>(
+        &self,
+        service: &Service,
+        step: impl Fn() -> F,
+    ) -> Option<T> {
+        loop {
+            match step().await {
+                Ok(done) => return Some(done),
+                Err(fault) if fault.code != FaultCode::Unavailable => {
+                    self.not_begun(service, &fault).await;
+                    return None;
+                }
+                Err(fault) => {
+                    tracing::warn!(task_id = %self.id(), error = %fault, "Task is not begun yet");
+                }
+            }
+            tokio::select! {
+                () = sleep(JOURNAL_PAUSE) => {}
+                () = self.stop().cancelled() => return None,
+                () = self.left().cancelled() => return None,
+                () = service.tasks.cut() => return None,
+            }
+        }
     }
 
     async fn not_begun(&self, service: &Service, fault: &Fault) {

@@ -70,7 +70,7 @@ pub(super) struct Turn {
 pub(super) struct Seat {
     board: Arc<Board>,
     task: Arc<Running>,
-    _part: Share,
+    part: Option<Share>,
 }
 
 /// A place in line that is kept for a task until its submission is committed, and given up if it is
@@ -121,7 +121,7 @@ impl Board {
         inside.seated += 1;
         let place = Place { task: Arc::clone(task), turn: None };
         inside.tasks.insert(task.id().clone(), place);
-        Some(Seat { board: Arc::clone(self), task: Arc::clone(task), _part: part })
+        Some(Seat { board: Arc::clone(self), task: Arc::clone(task), part: Some(part) })
     }
 
     /// A place in line for `task`, which is new.
@@ -177,7 +177,7 @@ impl Board {
         if let Some(place) = inside.tasks.get_mut(task.id()) {
             place.turn = None;
         }
-        Some(Seat { board: Arc::clone(self), task, _part: part })
+        Some(Seat { board: Arc::clone(self), task, part: Some(part) })
     }
 
     /// The caller whose line is next, with its part of a seat.
@@ -349,6 +349,8 @@ impl Drop for Seat {
         inside.tasks.remove(self.task.id());
         drop(inside);
         self.task.abandon();
+        // Its part of the seats first: whoever is told looks whether there is one.
+        drop(self.part.take());
         self.board.changed.notify_one();
     }
 }

@@ -97,6 +97,8 @@ pub(crate) enum Taken {
 enum Place {
     Seat(Seat),
     Line(Reserved),
+    /// Nowhere: its deadline is over already.
+    Nowhere,
 }
 
 impl Tasks {
@@ -130,7 +132,13 @@ impl Tasks {
         decide(&mut state, Event::Submit(message), now, &mut effects)?;
 
         let running = Running::new(outset, &self.questions);
-        let place = match self.board.seat(&running) {
+        let is_late = terms.deadline.is_some_and(|deadline| deadline <= now);
+        let place = match if is_late { None } else { self.board.seat(&running) } {
+            None if is_late => {
+                let message_id = ids::message();
+                decide(&mut state, Event::DeadlinePassed { message_id }, now, &mut effects)?;
+                Place::Nowhere
+            }
             Some(seat) => {
                 // Submitted and working in one commit.
                 decide(&mut state, Event::HandlerStarted, now, &mut effects)?;
@@ -159,7 +167,9 @@ impl Tasks {
                 let (seat, mut reserved) = match place {
                     Place::Seat(seat) => (Some(seat), None),
                     Place::Line(reserved) => (None, Some(reserved)),
+                    Place::Nowhere => (None, None),
                 };
+                let is_seated = seat.is_some();
                 let whole = async {
                     // Who asks for the task by its name finds it once it is committed.
                     let mut slot = work.slot.lock().await;
@@ -178,7 +188,6 @@ impl Tasks {
                     };
                     work.is_ours_by(fence);
                     work.committed(&service, &mut slot, state, &[]);
-                    let is_seated = reserved.is_none();
                     if let Some(reserved) = reserved.take() {
                         // It may wait long, and the journal has what the state says.
                         slot.state = None;
@@ -222,10 +231,14 @@ impl Tasks {
         audit: AuditRecord,
     ) -> Result<(), Fault> {
         let (service, ending) = (Arc::clone(service), Arc::clone(running));
-        self.finish(async move { ending.cancel(&service, audit).await }).await?;
-        // If it stood in line, it makes room there.
-        self.board.leave(running);
-        Ok(())
+        let board = Arc::clone(&self.board);
+        self.finish(async move {
+            ending.cancel(&service, audit).await?;
+            // If it stood in line, it makes room there.
+            board.leave(&ending);
+            Ok(())
+        })
+        .await
     }
 
     /// Gives `running` the answer that it waits for. Once begun it is done, even if the owner hangs
@@ -234,11 +247,12 @@ impl Tasks {
         &self,
         service: &Arc<Service>,
         running: &Arc<Running>,
-        message: Message,
+        (message, is_idempotent): (Message, bool),
         audit: AuditRecord,
     ) -> Result<(), Fault> {
         let (service, running) = (Arc::clone(service), Arc::clone(running));
-        self.finish(async move { running.tell(&service, message, audit).await }).await
+        self.finish(async move { running.tell(&service, message, is_idempotent, audit).await })
+            .await
     }
 
     /// Takes `step` to its end, whoever waits for it.

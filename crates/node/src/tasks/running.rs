@@ -3,10 +3,11 @@
 
 use std::sync::{Arc, Mutex as Lock, OnceLock, PoisonError};
 
+use convoke_a2a::headers::CAPABILITY_EXTENSION;
 use convoke_a2a::jsonrpc::stream::{task_tail, task_tail_in, update_tail};
-use convoke_agent::{CapabilityIndex, OutputError, Question};
+use convoke_agent::{AnswerSchema, CapabilityIndex, OutputError, Question};
 use convoke_engine::{Action, Effects, Event, State, decide};
-use convoke_journal::{Fence, Scope, Step};
+use convoke_journal::{Fence, JournalError, Scope, Step};
 use convoke_model::{
     AuditRecord, Caller, Cursor, Fault, FaultCode, Message, RequestId, TaskEvent, TaskId,
     TaskState, Terms, TraceContext,
@@ -295,10 +296,27 @@ impl Running {
         &self,
         service: &Service,
         message: Message,
+        is_idempotent: bool,
         audit: AuditRecord,
     ) -> Result<(), Fault> {
         let mut slot = self.slot.lock().await;
+        let state = slot.fresh(service, &self.scope, &self.id).await?;
+        match sent_before(state, &message) {
+            // What was said once is not said again, above all not to the next question.
+            Some(true) if is_idempotent => return service.put_on_record(Some(audit)).await,
+            Some(false) if is_idempotent => {
+                service.put_on_record(Some(audit)).await?;
+                let message_id = message.message_id;
+                return Err(service.commit_fault(&JournalError::SendConflict { message_id }));
+            }
+            _ => {}
+        }
+        let asked_before = match &slot.question {
+            Some(_) => None,
+            None => schema_of(slot.fresh(service, &self.scope, &self.id).await?),
+        };
         let refused = match &slot.question {
+            None => asked_before.map_or(Ok(()), |schema| schema.check(&message)),
             Some(asked) if asked.reply.is_closed() => {
                 let text = format!("task `{}` goes on without an answer", self.id);
                 Err(Fault::new(FaultCode::UnsupportedOperation, text))
@@ -434,6 +452,25 @@ impl Slot {
             let _gone = asked.reply.send(Ok(message));
         }
     }
+}
+
+/// Whether the owner has said `message` in the task before; `false` is another one of that name.
+fn sent_before(state: &State, message: &Message) -> Option<bool> {
+    let history = &state.task()?.history;
+    let same_name =
+        |said: &&Message| said.role == message.role && said.message_id == message.message_id;
+    let said = history.iter().rev().find(same_name)?;
+    Some(said.parts == message.parts && said.metadata == message.metadata)
+}
+
+/// What an answer to the question has to be that the task waits with, though nobody who asked it is
+/// here: the handler that goes on after a restart has not come back to it yet.
+fn schema_of(state: &State) -> Option<AnswerSchema> {
+    let status = &state.task()?.status;
+    let asked = status.message.as_ref().filter(|_| status.state.is_interrupted())?;
+    let metadata: serde_json::Value = asked.metadata.as_ref()?.to().ok()?;
+    let schema = metadata.get(CAPABILITY_EXTENSION)?.get("answerSchema")?;
+    AnswerSchema::new(schema.clone()).ok()
 }
 
 /// The state of a task as it is stored.
