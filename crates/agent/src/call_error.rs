@@ -1,8 +1,9 @@
 //! How a call to another agent can end without a result.
 
+use std::fmt;
 use std::time::Duration;
 
-use convoke_model::{CapabilityName, FaultCode, FieldViolation, SpiffeId};
+use convoke_model::{CapabilityName, FaultCode, FieldViolation, SpiffeId, TaskId};
 
 /// Why a call gave no result. That the other agent said no is not a kind of failure: repeating
 /// the call will not help, and the handler may have something to say about it.
@@ -139,6 +140,20 @@ pub enum AgentCallError {
         /// In its own words.
         message: String,
     },
+    /// The other agent's task waits for its caller, who has to answer it or to sign in elsewhere.
+    #[error("`{capability}` on {agent} waits {what}; it is task `{task}`{}", told(.message))]
+    Waits {
+        /// Who was called.
+        agent: SpiffeId,
+        /// What was asked of it.
+        capability: CapabilityName,
+        /// The task, which goes on once it has what it waits for.
+        task: TaskId,
+        /// What it waits for.
+        what: WaitsFor,
+        /// What the agent says of it.
+        message: Option<String>,
+    },
     /// The answer is not one that A2A, or the type that the caller expects, has.
     #[error("{agent} gave an answer to `{capability}` that cannot be read: {cause}")]
     Protocol {
@@ -165,6 +180,29 @@ pub enum AgentCallError {
     },
 }
 
+/// What a task waits for that its caller has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// An answer.
+    Answer,
+    /// That the caller signs in elsewhere.
+    SignIn,
+}
+
+impl fmt::Display for WaitsFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Answer => "for an answer",
+            Self::SignIn => "for its caller to sign in",
+        })
+    }
+}
+
+/// The words of an agent behind ours.
+fn told(message: &Option<String>) -> String {
+    message.as_ref().map(|message| format!(": {message}")).unwrap_or_default()
+}
+
 impl CallError {
     /// Who was called.
     #[must_use]
@@ -182,6 +220,7 @@ impl CallError {
                 | Failed::UnknownCapability { agent, .. }
                 | Failed::InvalidParams { agent, .. }
                 | Failed::Remote { agent, .. }
+                | Failed::Waits { agent, .. }
                 | Failed::Protocol { agent, .. }
                 | Failed::NoAddress { agent }
                 | Failed::Identity { agent, .. },

@@ -23,7 +23,7 @@ mod schema;
 
 pub use agent::{Agent, Capability, Handler, IntoSchema, RETRIES_MAX, Reply, decode, encode};
 pub use call::{BoxFuture, CallBuilder, Callee, Outbound, OutboundCall};
-pub use call_error::{AgentCallError, CallError, Refusal};
+pub use call_error::{AgentCallError, CallError, Refusal, WaitsFor};
 pub use config::{
     AgentConfig, BreakerSettings, CallSettings, Metadata, RegistryEntry, RetrySettings,
     UnknownRegistryKey,

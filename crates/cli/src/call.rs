@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use convoke::identity::{IdentityError, IdentitySource, WorkloadApiConfig};
 use convoke::{
-    CallEvent, CallObserver, CallSettings, CallTarget, CapabilityName, Client, SpiffeId,
-    TrustDomain, chain,
+    AgentCallError, CallError, CallEvent, CallObserver, CallSettings, CallTarget, CapabilityName,
+    Client, SpiffeId, TrustDomain, WaitsFor, chain,
 };
-use convoke_model::TraceContext;
+use convoke_model::{TaskId, TraceContext};
 use uuid::Uuid;
 
 use crate::args::{AsWho, Call};
 use crate::exit::{Code, Failure, Made};
+use crate::task::{self, At};
 use crate::{input, login, paint, progress};
 
 pub(crate) async fn run(options: Call) -> Result<(), Failure> {
@@ -25,6 +26,7 @@ pub(crate) async fn run(options: Call) -> Result<(), Failure> {
     let attempts = Arc::new(Attempts::default());
     let watch = Some(Arc::clone(&attempts) as _);
     let client = connect_watched(&options.as_who, Some(&options.agent), None, watch).await?;
+    let at = At::new(Some(&options.agent), &options.as_who, &options.address);
     let trace = new_trace();
     let call = client
         .call(&options.agent, &options.capability, params)
@@ -34,9 +36,30 @@ pub(crate) async fn run(options: Call) -> Result<(), Failure> {
     let call = if options.idempotent { call.idempotent() } else { call };
     let answer = call.json().await.map_err(|error| {
         let made = Made { attempts: attempts.0.load(Ordering::Relaxed), trace };
-        Failure { call: Some(Box::new(made)), ..Failure::from(error) }
+        let hint = match &error {
+            CallError::Failed(AgentCallError::Waits { task, what, .. }) => {
+                Some(go_on(&at, task, *what))
+            }
+            _ => None,
+        };
+        let failure = Failure { call: Some(Box::new(made)), ..Failure::from(error) };
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     })?;
     paint::result(&answer, options.output)
+}
+
+/// How the task goes on that a call became.
+fn go_on(at: &At, task: &TaskId, waits_for: WaitsFor) -> String {
+    let (at, task) = (at.options(), task::quoted(task.as_str()));
+    match waits_for {
+        WaitsFor::Answer => format!("answer it with\nconvoke task input {at} {task} 'ANSWER'"),
+        WaitsFor::SignIn => {
+            format!("once you have signed in, go on with\nconvoke task input {at} {task} done")
+        }
+    }
 }
 
 /// How often a call was made so far.
@@ -123,5 +146,46 @@ pub(crate) fn identity(
         Some(domain) => login::default_identity(&domain),
         None => Err(Failure::new(Code::Usage, "whose trust domain is unknown")
             .hint("name the agent with --agent, or yourself with --identity")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn a_call_that_asks_says_how_it_is_answered() {
+        let agent = "spiffe://example.org/a";
+        let line = ["convoke", "call", "--agent", agent, "--address", "https://h", "--capability"];
+        let line = line.into_iter().chain(["c", "--params", "{}", "--socket", "/s"]);
+        let Ok(Cli { command: Command::Call(options), .. }) = Cli::try_parse_from(line) else {
+            panic!("no call");
+        };
+        let at = At::new(Some(&options.agent), &options.as_who, &options.address);
+        let task = TaskId::parse("t;1").unwrap();
+        for (what, expected) in
+            [(WaitsFor::Answer, "'t;1' 'ANSWER'"), (WaitsFor::SignIn, "'t;1' done")]
+        {
+            let hint = go_on(&at, &task, what);
+            let command = hint.lines().last().unwrap();
+            assert!(command.starts_with("convoke task input --agent spiffe://example.org/a "));
+            assert!(
+                command.contains(" --address https://h ") && command.ends_with(expected),
+                "{hint}"
+            );
+        }
+        let waits = AgentCallError::Waits {
+            agent: options.agent,
+            capability: CapabilityName::parse("c").unwrap(),
+            task,
+            what: WaitsFor::Answer,
+            message: Some("which one?".into()),
+        };
+        let failure = Failure::from(CallError::from(waits));
+        assert_eq!(failure.code, Code::TaskWaits);
+        assert!(failure.message.ends_with("it is task `t;1`: which one?"), "{}", failure.message);
     }
 }

@@ -6,7 +6,8 @@ use convoke::open::OpenError;
 use convoke::serve::EndSignal;
 use convoke::task::TaskError;
 use convoke::{AgentCallError, CallError, FaultCode, chain};
-use convoke_model::{TraceContext, system_error};
+use convoke_a2a::client::AnswerError;
+use convoke_model::{OperationKind, TraceContext, system_error};
 
 /// Why the command ended, as the shell sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +144,8 @@ pub(crate) struct Failure {
     pub(crate) hint: Option<String>,
     /// The call that failed, if it is about one.
     pub(crate) call: Option<Box<Made>>,
+    /// Whoever read standard output has gone, such as `head`: that is an end and no error.
+    pub(crate) is_seen_enough: bool,
 }
 
 /// How a call was made, which is where to look for the reason of its failure.
@@ -163,12 +166,18 @@ impl Made {
 
 impl Failure {
     pub(crate) fn new(code: Code, message: impl fmt::Display) -> Self {
-        Self { code, message: message.to_string(), hint: None, call: None }
+        Self { code, message: message.to_string(), hint: None, call: None, is_seen_enough: false }
     }
 
     /// The file or stream `name` cannot be used, with the cure.
     pub(crate) fn of_file(code: Code, name: impl fmt::Display, error: &std::io::Error) -> Self {
         Self::new(code, format_args!("{name}: {}", system_error(error)))
+    }
+
+    /// A result cannot be written to standard output.
+    pub(crate) fn of_stdout(error: &std::io::Error) -> Self {
+        let is_seen_enough = error.kind() == std::io::ErrorKind::BrokenPipe;
+        Self { is_seen_enough, ..Self::of_file(Code::Failure, "standard output", error) }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -230,6 +239,10 @@ impl From<CallError> for Failure {
                     Code::NoIdentity,
                     "start an issuer with `convoke identity serve`, or name its socket with --socket",
                 ),
+                AgentCallError::Waits { .. } => (
+                    Code::TaskWaits,
+                    "`convoke task input` takes an answer to it, by its caller alone",
+                ),
                 AgentCallError::Canceled { .. }
                 | AgentCallError::Remote { .. }
                 | AgentCallError::Protocol { .. } => {
@@ -245,12 +258,32 @@ impl From<TaskError> for Failure {
     fn from(error: TaskError) -> Self {
         let code = error.code();
         let failure = match error {
-            TaskError::Call(error) => Self::from(error),
-            TaskError::Open(error) => Self::from(error),
+            // No capability was named, so the operation stands where its name would.
+            TaskError::Call(CallError::Failed(AgentCallError::UnknownCapability {
+                agent,
+                capability,
+                message,
+            })) if is_operation(&capability) => {
+                let what = format_args!("{agent} has no capability by default: {message}");
+                Self::new(Code::UnknownCapability, what).hint(NAME_ONE)
+            }
+            TaskError::Answer { ref asked, .. }
+                if code == Some(FaultCode::CapabilityNotFound) && is_operation(asked) =>
+            {
+                Self::new(Code::UnknownCapability, chain(&error)).hint(NAME_ONE)
+            }
+            error if is_about(&error, "message.messageId") => {
+                Self::new(Code::InvalidParams, chain(&error))
+                    .hint("give this message another --message-id, or none")
+            }
+            error if is_about(&error, "pageToken") => Self::new(Code::InvalidParams, chain(&error))
+                .hint("begin without --page; a page's token is good for the same list alone"),
             // What the stream broke of says more than that it did.
             TaskError::Unnamed { .. } | TaskError::Lost { .. } => {
                 Self::new(Code::Unreachable, chain(&error))
             }
+            TaskError::Call(error) => Self::from(error),
+            TaskError::Open(error) => Self::from(error),
             other => {
                 let code = match code {
                     Some(FaultCode::PermissionDenied | FaultCode::Unauthenticated) => Code::Refused,
@@ -271,6 +304,29 @@ impl From<TaskError> for Failure {
             _ => failure,
         }
     }
+}
+
+const NAME_ONE: &str = "name one with --capability; `convoke card show` says what each takes";
+
+fn is_operation(name: &str) -> bool {
+    [OperationKind::SendMessage, OperationKind::SendStreamingMessage]
+        .iter()
+        .any(|kind| kind.as_str() == name)
+}
+
+/// Whether the agent says that this field of the request is wrong.
+fn is_about(error: &TaskError, field: &str) -> bool {
+    let violations = match error {
+        TaskError::Call(CallError::Failed(AgentCallError::InvalidParams {
+            violations, ..
+        })) => violations,
+        TaskError::Answer { source, .. } => match &**source {
+            AnswerError::Fault(fault) => &fault.violations,
+            _ => return false,
+        },
+        _ => return false,
+    };
+    violations.iter().any(|violation| violation.field == field)
 }
 
 impl From<OpenError> for Failure {
@@ -297,6 +353,7 @@ impl From<OpenError> for Failure {
 #[cfg(test)]
 mod tests {
     use convoke::{CapabilityName, Refusal, SpiffeId};
+    use convoke_model::Fault;
 
     use super::*;
 
@@ -322,6 +379,36 @@ mod tests {
         let listed: Vec<u8> = TABLE.iter().skip(1).map(|row| row.number).collect();
         assert_eq!(numbers, listed);
         assert_eq!(Code::WrongPeer.name(), "wrong_peer");
+    }
+
+    #[test]
+    fn what_the_command_line_can_mend_is_said_in_its_words() {
+        let check = |mut fault: Fault, asked: &str, field: &str, hint: &str| {
+            if !field.is_empty() {
+                fault = Fault::invalid_field(field, "is wrong");
+            }
+            let source = Box::new(AnswerError::Fault(fault));
+            let (asked, address) = (asked.to_owned(), "http://h".to_owned());
+            let failure = Failure::from(TaskError::Answer { asked, address, source });
+            assert!(failure.hint.is_some_and(|told| told.contains(hint)), "{hint}");
+        };
+        let unknown = || Fault::new(FaultCode::CapabilityNotFound, "this agent has: a, b");
+        check(unknown(), "SendMessage", "", "--capability");
+        check(unknown(), "SendMessage", "message.messageId", "--message-id");
+        check(unknown(), "ListTasks", "pageToken", "--page");
+        let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+        let unnamed = AgentCallError::UnknownCapability {
+            agent,
+            capability: "SendMessage".into(),
+            message: "it has a, b".into(),
+        };
+        let failure = Failure::from(TaskError::Call(unnamed.into()));
+        assert_eq!(failure.code, Code::UnknownCapability);
+        assert_eq!(
+            failure.message,
+            "spiffe://example.org/worker has no capability by default: it has a, b"
+        );
+        assert_eq!(failure.hint.as_deref(), Some(NAME_ONE));
     }
 
     #[test]

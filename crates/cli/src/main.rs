@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     let paint = Paint::for_stderr(cli.color);
     match run(cli, as_json, paint) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_seen_enough => ExitCode::SUCCESS,
         Err(failure) => {
             if as_json {
                 output::failure(&failure);

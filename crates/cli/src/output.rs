@@ -18,7 +18,7 @@ pub(crate) fn print(json: &Value) -> Result<(), Failure> {
     stdout
         .write_all(format!("{json}\n").as_bytes())
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::of_file(Code::Failure, "standard output", &error))
+        .map_err(|error| Failure::of_stdout(&error))
 }
 
 /// Prints a text that is a result by itself, such as a script.
@@ -27,7 +27,7 @@ pub(crate) fn print_text(text: &str) -> Result<(), Failure> {
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::of_file(Code::Failure, "standard output", &error))
+        .map_err(|error| Failure::of_stdout(&error))
 }
 
 /// Prints a failure: one line of JSON on standard error.

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use crate::args::{Color, Output};
-use crate::exit::{Code, Failure};
+use crate::exit::Failure;
 use crate::progress;
 use convoke::Json;
 
@@ -80,7 +80,11 @@ pub(crate) fn say(line: impl AsRef<str>) {
 pub(crate) fn failure(paint: Paint, failure: &Failure) {
     say(format!("{} {}", paint.bad("error:"), plain(&failure.message)));
     if let Some(hint) = &failure.hint {
-        say(format!("{} {}", paint.dim("hint:"), plain(hint)));
+        // A command that somebody may copy stands on a line of its own.
+        for (number, line) in hint.lines().enumerate() {
+            let begin = if number == 0 { paint.dim("hint:") } else { " ".repeat("hint:".len()) };
+            say(format!("{begin} {}", plain(line)));
+        }
     }
     if let Some(call) = &failure.call {
         let attempts = match call.attempts {
@@ -110,7 +114,7 @@ pub(crate) fn result(json: &Json, output: Output) -> Result<(), Failure> {
         .write_all(text.as_bytes())
         .and_then(|()| stdout.write_all(b"\n"))
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::of_file(Code::Failure, "standard output", &error))
+        .map_err(|error| Failure::of_stdout(&error))
 }
 
 /// Replaces what would move the cursor or colour the terminal: an agent's words are not trusted

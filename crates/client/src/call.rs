@@ -216,7 +216,7 @@ impl Client {
         self.exchange(endpoint, &about, call.timeout, (&headers, &body), |head, body| {
             let answer = parse_response(&id, head.status, head.headers, body);
             let answer = answer.map_err(|error| error::of_answer(at, error, head))?;
-            result_of(&answer).map_err(|error| error::of_result(at, &error))
+            result_of(&answer).map_err(|error| error::of_result(at, &answer, &error))
         })
         .await
     }

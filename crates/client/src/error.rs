@@ -4,10 +4,10 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use convoke_a2a::client::{AnswerError, ResultError};
-use convoke_agent::{AgentCallError, CallError, Refusal};
+use convoke_a2a::client::{Answer, AnswerError, ResultError};
+use convoke_agent::{AgentCallError, CallError, Refusal, WaitsFor};
 use convoke_identity::tls::{PeerError, peer_error};
-use convoke_model::{CapabilityName, Fault, FaultCode, SpiffeId, chain};
+use convoke_model::{CapabilityName, Fault, FaultCode, SpiffeId, TaskState, chain};
 use convoke_net::client::SendError;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
@@ -127,7 +127,21 @@ pub(crate) fn of_answer(at: At<'_>, error: AnswerError, head: &Head<'_>) -> Fail
 }
 
 /// An answer that holds no result.
-pub(crate) fn of_result(at: At<'_>, error: &ResultError) -> Failed {
+pub(crate) fn of_result(at: At<'_>, answer: &Answer, error: &ResultError) -> Failed {
+    if let (ResultError::Waits { state, text }, Answer::Task(task)) = (error, answer) {
+        let what = match state {
+            TaskState::AuthRequired => WaitsFor::SignIn,
+            _ => WaitsFor::Answer,
+        };
+        let waits = AgentCallError::Waits {
+            agent: at.agent.clone(),
+            capability: at.capability.clone(),
+            task: task.id.clone(),
+            what,
+            message: text.clone(),
+        };
+        return failed(waits, Says::Works, Again::Never);
+    }
     let message = match error {
         ResultError::Ended { text: Some(text), .. } => text.clone(),
         other => other.to_string(),
@@ -449,6 +463,39 @@ mod tests {
         }
         check(&["1", "2"], Again::IfIdempotent, None);
         check(&[], Again::IfIdempotent, None);
+    }
+
+    #[test]
+    fn a_task_that_waits_is_named_so_that_it_can_be_answered() {
+        let agent = SpiffeId::parse("spiffe://example.org/worker").unwrap();
+        let capability = CapabilityName::parse("count_words").unwrap();
+        let at = At { agent: &agent, address: "https://h", capability: &capability };
+        for (state, expected) in [
+            (TaskState::InputRequired, WaitsFor::Answer),
+            (TaskState::AuthRequired, WaitsFor::SignIn),
+        ] {
+            let answer = Answer::Task(convoke_model::Task {
+                id: convoke_model::TaskId::parse("t").unwrap(),
+                context_id: convoke_model::ContextId::parse("c").unwrap(),
+                status: convoke_model::TaskStatus {
+                    state,
+                    message: None,
+                    timestamp: convoke_model::UnixMillis(0),
+                },
+                artifacts: Vec::new(),
+                history: Vec::new(),
+                metadata: None,
+            });
+            let error = convoke_a2a::client::result_of(&answer).unwrap_err();
+            let failed = of_result(at, &answer, &error);
+            assert_eq!((failed.says, failed.again), (Says::Works, Again::Never));
+            match failed.error {
+                CallError::Failed(AgentCallError::Waits { task, what, .. }) => {
+                    assert_eq!((task.as_str(), what), ("t", expected));
+                }
+                other => panic!("{other}"),
+            }
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@
 
 pub use convoke_agent::{
     Agent, AgentCallError, AgentConfig, BreakerSettings, CallError, CallSettings, Context,
-    HandlerError, Metadata, Refusal, RegistryEntry, RetrySettings, join_calls,
+    HandlerError, Metadata, Refusal, RegistryEntry, RetrySettings, WaitsFor, join_calls,
 };
 pub use convoke_client::{
     AddressError, BreakerState, CallEvent, CallObserver, CallTarget, Client, ClientCall,

@@ -241,7 +241,7 @@ pub(crate) struct TaskSubscribe {
     #[arg(value_name = "TASK", value_parser = task_id)]
     pub(crate) task: TaskId,
     /// Only what comes behind this `cursor` of an event
-    #[arg(long, value_name = "CURSOR", conflicts_with = "out")]
+    #[arg(long, value_name = "CURSOR", value_parser = cursor, conflicts_with = "out")]
     pub(crate) after: Option<Cursor>,
     #[command(flatten)]
     pub(crate) saving: Saving,
@@ -287,6 +287,11 @@ fn deadline(text: &str) -> Result<When, String> {
 
 fn task_id(text: &str) -> Result<TaskId, String> {
     TaskId::parse(text).map_err(|error| error.to_string())
+}
+
+fn cursor(text: &str) -> Result<Cursor, String> {
+    text.parse()
+        .map_err(|_| "is no `cursor` of an event, such as 1.7; lines of --json have it".into())
 }
 
 fn context_id(text: &str) -> Result<ContextId, String> {
@@ -344,5 +349,7 @@ mod tests {
         assert_eq!(deadline("10m"), Ok(When::Apart(Duration::from_secs(600))));
         assert_eq!(deadline("1970-01-01T00:00:01Z"), Ok(When::At(UnixMillis(1000))));
         assert!(deadline("soon").is_err());
+        assert!(cursor("1.7").is_ok());
+        assert!(cursor("bogus").unwrap_err().contains("--json"));
     }
 }

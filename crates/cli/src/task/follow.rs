@@ -4,10 +4,11 @@ use convoke::chain;
 use convoke::task::{Event, Followed, Following, StreamItem};
 use convoke_model::{Cursor, Task, TaskEvent, TaskId, TaskState, TaskStatus};
 
-use super::quoted;
+use super::asked::Asked;
 use super::save::Saver;
 use super::view::{self, Look, View};
-use crate::args::{SOCKET_DEFAULT, TaskAt};
+use super::{At, quoted};
+use crate::args::TaskAt;
 use crate::exit::{Code, Failure};
 use crate::paint::{Paint, plain, say};
 use crate::signals::Signals;
@@ -36,21 +37,12 @@ impl Follow {
         saver: Option<Saver>,
         paint: Paint,
     ) -> Result<Self, Failure> {
-        let agent = at.agent.as_ref().map(|agent| format!("--agent {agent} ")).unwrap_or_default();
-        let identity = at.as_who.identity.as_ref();
-        let identity = identity.map(|id| format!("--identity {id} ")).unwrap_or_default();
-        // What stands in the environment, or is where everybody looks, need not be said again.
-        let socket = at.as_who.socket.as_str();
-        let known = std::env::var("SPIFFE_ENDPOINT_SOCKET").is_ok_and(|known| known == socket)
-            || socket == SOCKET_DEFAULT
-            || at.agent.is_none();
-        let socket = if known { String::new() } else { format!("--socket {} ", quoted(socket)) };
         let signals =
             Signals::new().map_err(|error| Failure::of_file(Code::Failure, "signals", &error))?;
         Ok(Self {
             view: View::new(look, paint, saver.is_some()),
             saver,
-            reached_by: format!("{agent}{identity}{socket}--address {}", at.address),
+            reached_by: At::of(at).options().to_owned(),
             signals,
             task: None,
             cursor: None,
@@ -176,9 +168,13 @@ impl Follow {
             TaskState::Rejected => ended(Code::AgentFailed, "was rejected"),
             TaskState::Canceled => ended(Code::TaskCanceled, "was canceled"),
             TaskState::InputRequired => ended(Code::TaskWaits, "waits for an answer")
-                .map_err(|failure| failure.hint(self.again("input", " 'ANSWER'"))),
-            TaskState::AuthRequired => ended(Code::TaskWaits, "waits for you to sign in")
-                .map_err(|failure| failure.hint(self.again("subscribe", ""))),
+                .map_err(|failure| failure.hint(self.answer(Asked::of(status).as_ref()))),
+            TaskState::AuthRequired => {
+                ended(Code::TaskWaits, "waits for you to sign in").map_err(|failure| {
+                    let on = self.again("input", " done");
+                    failure.hint(format!("once you have signed in, go on with\n{on}"))
+                })
+            }
             TaskState::Submitted | TaskState::Working => {
                 let failure = Failure::new(Code::Failure, "the stream ended before the task did");
                 Err(self.left(failure))
@@ -210,7 +206,25 @@ impl Follow {
             _ => String::new(),
         };
         let (follow, cancel) = (self.again("subscribe", &after), self.again("cancel", ""));
-        failure.hint(format!("{follow}; or end it: {cancel}"))
+        failure.hint(format!("come back to it, or end it:\n{follow}\n{cancel}"))
+    }
+
+    /// An answer that the agent does not take says how one is given.
+    pub(super) fn not_taken(&self, failure: Failure) -> Failure {
+        match &self.answered {
+            Some(question) if failure.code == Code::InvalidParams => {
+                let asked = Asked::of(question);
+                let how = self.answer(asked.as_ref());
+                failure.hint(format!("answer as it asks, with --data if that is no text:\n{how}"))
+            }
+            _ => failure,
+        }
+    }
+
+    /// The command that answers what is asked.
+    fn answer(&self, asked: Option<&Asked>) -> String {
+        let options = asked.and_then(Asked::options).unwrap_or_else(|| "'ANSWER'".to_owned());
+        self.again("input", &format!(" {options}"))
     }
 
     /// A command about the task.

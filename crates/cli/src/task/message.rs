@@ -11,6 +11,7 @@ use convoke_model::{
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::asked::Asked;
 use super::millis;
 use crate::args::{self, Urgency, When};
 use crate::exit::{Code, Failure};
@@ -63,6 +64,20 @@ pub(super) fn answer(content: args::Content, task: TaskId) -> Result<SendMessage
     Ok(plain(message))
 }
 
+/// Says as JSON what was given as a text that is some, where no text is an answer.
+pub(super) fn fit(send: &mut SendMessage, asked: &Asked) {
+    if !asked.takes_no_text() {
+        return;
+    }
+    for part in &mut send.message.parts {
+        if let Content::Text(text) = &part.content
+            && let Ok(json) = checked(text)
+        {
+            part.content = Content::Data(json);
+        }
+    }
+}
+
 fn plain(message: Message) -> SendMessage {
     let configuration = SendConfiguration::default();
     SendMessage { tenant: None, message, configuration, metadata: None }
@@ -80,7 +95,10 @@ fn said(content: &args::Content) -> Result<Content, Failure> {
 
 /// Any JSON value, as far as an agent would take it.
 fn json(source: &str) -> Result<Json, Failure> {
-    let text = input::json_text(source)?;
+    checked(&input::json_text(source)?)
+}
+
+fn checked(text: &str) -> Result<Json, Failure> {
     let text = text.trim();
     scan(text.as_bytes(), &ScanLimits::REQUEST)
         .map_err(|error| Failure::new(Code::Usage, format_args!("--data: {error}")))?;

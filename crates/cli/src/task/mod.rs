@@ -1,5 +1,6 @@
 //! `convoke task`: work that outlives the command that sent it.
 
+mod asked;
 mod follow;
 mod message;
 mod save;
@@ -8,18 +9,19 @@ mod view;
 use std::io::IsTerminal;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use convoke::UnixMillis;
 use convoke::task::Tasks;
+use convoke::{SpiffeId, UnixMillis};
 use convoke_a2a::client::{Answer, message_json, page_json, task_json};
 use convoke_model::{CancelTask, GetTask, ListTasks, SubscribeToTask, Task as OneTask, TaskState};
 
 use crate::args::{
-    Output, Task, TaskAt, TaskCancel, TaskGet, TaskInput, TaskList, TaskSend, TaskStream,
-    TaskSubscribe, When, word_of,
+    AsWho, Output, SOCKET_DEFAULT, Task, TaskAt, TaskCancel, TaskGet, TaskInput, TaskList,
+    TaskSend, TaskStream, TaskSubscribe, When, word_of,
 };
 use crate::exit::{Code, Failure};
 use crate::paint::{self, Paint, say};
 use crate::{call, output};
+use asked::Asked;
 use follow::Follow;
 use save::Saver;
 use view::Look;
@@ -109,14 +111,31 @@ async fn subscribe(options: TaskSubscribe, paint: Paint) -> Result<(), Failure> 
 
 async fn input(options: TaskInput, paint: Paint) -> Result<(), Failure> {
     let TaskInput { task, content, saving, at, json } = options;
-    let send = message::answer(content, task.clone())?;
+    let is_new = !content.idempotent;
+    let mut send = message::answer(content, task.clone())?;
     let tasks = connect(&at).await?;
     let saver = Saver::of(&saving)?;
     let mut follow = Follow::new(&at, Look::choose(json), saver, paint)?;
     // The question that is answered is not another one.
-    let get = GetTask { tenant: None, id: task, history_length: Some(0) };
-    follow.answers(tasks.get(&get).await?.status);
-    follow.run(tasks.stream_resuming(send)).await
+    let get = GetTask { tenant: None, id: task.clone(), history_length: Some(0) };
+    let question = tasks.get(&get).await?.status;
+    // The same answer, sent again, may be one that was taken before.
+    if is_new && question.state.is_terminal() {
+        let state = word_of(question.state);
+        let task = quoted(task.as_str());
+        let failure = Failure::new(Code::AgentFailed, format_args!("task {task} is {state}"));
+        let on = format!("convoke task send {}", At::of(&at).options());
+        return Err(failure.hint(format!(
+            "it takes no answer any more; begin another one that speaks of it:\n\
+             {on} --reference {task} 'MESSAGE'"
+        )));
+    }
+    if let Some(asked) = Asked::of(&question) {
+        message::fit(&mut send, &asked);
+    }
+    follow.answers(question);
+    let ended = follow.run(tasks.stream_resuming(send)).await;
+    ended.map_err(|failure| follow.not_taken(failure))
 }
 
 async fn get(options: TaskGet) -> Result<(), Failure> {
@@ -226,8 +245,37 @@ async fn connect(at: &TaskAt) -> Result<Tasks, Failure> {
     Ok(tasks.timeout(at.timeout))
 }
 
+/// How an agent is reached, as somebody has to say it again.
+pub(crate) struct At {
+    options: String,
+}
+
+impl At {
+    pub(crate) fn new(agent: Option<&SpiffeId>, as_who: &AsWho, address: &str) -> Self {
+        let identity = as_who.identity.as_ref();
+        let identity = identity.map(|id| format!("--identity {id} ")).unwrap_or_default();
+        // What stands in the environment, or is where everybody looks, need not be said again.
+        let socket = as_who.socket.as_str();
+        let known = std::env::var("SPIFFE_ENDPOINT_SOCKET").is_ok_and(|known| known == socket)
+            || socket == SOCKET_DEFAULT
+            || agent.is_none();
+        let socket = if known { String::new() } else { format!("--socket {} ", quoted(socket)) };
+        let agent = agent.map(|agent| format!("--agent {agent} ")).unwrap_or_default();
+        Self { options: format!("{agent}{identity}{socket}--address {address}") }
+    }
+
+    fn of(at: &TaskAt) -> Self {
+        Self::new(at.agent.as_ref(), &at.as_who, &at.address)
+    }
+
+    /// The options of a command.
+    pub(crate) fn options(&self) -> &str {
+        &self.options
+    }
+}
+
 /// An agent's word as one word of a command that somebody may copy into a shell.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let word = paint::plain(word);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if !word.is_empty() && word.bytes().all(is_plain) {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::args::{Output, word_of};
-use crate::exit::{Code, Failure};
+use crate::exit::Failure;
 use crate::paint::{self, Paint, plain, say};
 use crate::progress;
 
@@ -172,7 +172,7 @@ impl View {
         stdout
             .write_all(text.as_bytes())
             .and_then(|()| stdout.flush())
-            .map_err(|error| Failure::of_file(Code::Failure, "standard output", &error))
+            .map_err(|error| Failure::of_stdout(&error))
     }
 }
 

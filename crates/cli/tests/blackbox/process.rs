@@ -238,10 +238,14 @@ impl Done {
         let error = lines.next().and_then(|line| line.strip_prefix("error: "));
         let error = error.unwrap_or_else(|| panic!("no `error:` line: {self:?}")).to_owned();
         let mut rest = lines.filter(|line| !line.starts_with("call: "));
-        let hint = rest.next().map(|line| {
+        let mut hint = rest.next().map(|line| {
             line.strip_prefix("hint: ").unwrap_or_else(|| panic!("no hint: {self:?}")).to_owned()
         });
-        assert_eq!(rest.next(), None, "{self:?}");
+        // Commands in a hint stand on lines of their own, below its words.
+        for line in rest {
+            let more = line.strip_prefix("      ").unwrap_or_else(|| panic!("{self:?}"));
+            hint.as_mut().unwrap_or_else(|| panic!("{self:?}")).push_str(&format!("\n{more}"));
+        }
         (error, hint.unwrap_or_default())
     }
 }

@@ -394,6 +394,33 @@ fn a_task_that_asks_is_answered() {
         (&json!("t;1"), &json!("the first"))
     );
 
+    // What is asked for is no text, so a text that is JSON is meant as such.
+    let mut yes_or_no = asks;
+    yes_or_no["message"]["metadata"] =
+        json!({"urn:convoke:ext:capability:v1": {"answerSchema": {"type": "boolean"}}});
+    let (address, asked) = stranger(vec![
+        vec![shown(&yes_or_no)],
+        vec![json!({"task": shown(&works)}), update(&done)],
+    ]);
+    let answered = task(&world, address, "input", &["t;1", "true"]);
+    assert_eq!(answered.code, Some(0), "{answered:?}");
+    let part = &asked.iter().nth(1).unwrap()["params"]["message"]["parts"][0];
+    assert_eq!(part["data"], true, "{part}");
+    let (address, _) = stranger(vec![vec![json!({"task": shown(&works)}), update(&yes_or_no)]]);
+    let waits = task(&world, address, "stream", &["hello"]);
+    assert_eq!(waits.code, Some(11), "{waits:?}");
+    assert!(waits.stderr.ends_with(" 't;1' --data true\n"), "{waits:?}");
+
+    let signs_in = status("TASK_STATE_AUTH_REQUIRED", "over there");
+    let (address, _) = stranger(vec![vec![json!({"task": shown(&works)}), update(&signs_in)]]);
+    let waits = task(&world, address, "stream", &["hello"]);
+    assert_eq!(waits.code, Some(11), "{waits:?}");
+    let on = format!("\n      convoke task input --address http://{address} 't;1' done\n");
+    assert!(waits.stderr.ends_with(&on), "{waits:?}");
+    let (address, _) = stranger(vec![vec![shown(&done)]]);
+    let (_, hint) = task(&world, address, "input", &["t;1", "x"]).failure(9);
+    assert!(hint.contains("--reference 't;1'"), "{hint}");
+
     let failed = status("TASK_STATE_FAILED", "no\u{1b}[2J");
     let (address, _) = stranger(vec![vec![json!({"task": shown(&works)}), update(&failed)]]);
     let failed = task(&world, address, "stream", &["hello"]);
