@@ -273,8 +273,7 @@ impl From<TaskError> for Failure {
                 Self::new(Code::UnknownCapability, chain(&error)).hint(NAME_ONE)
             }
             error if is_about(&error, "message.messageId") => {
-                Self::new(Code::InvalidParams, chain(&error))
-                    .hint("give this message another --message-id, or none")
+                Self::new(Code::InvalidParams, chain(&error)).hint(RENAME)
             }
             error if is_about(&error, "pageToken") => Self::new(Code::InvalidParams, chain(&error))
                 .hint("begin without --page; a page's token is good for the same list alone"),
@@ -306,6 +305,10 @@ impl From<TaskError> for Failure {
     }
 }
 
+/// The cure where a message has the name of another one.
+pub(crate) const RENAME: &str = "give this message another --message-id, or none";
+
+/// The cure where an agent has no capability for messages that name none.
 const NAME_ONE: &str = "name one with --capability; `convoke card show` says what each takes";
 
 fn is_operation(name: &str) -> bool {

@@ -9,7 +9,7 @@ use super::save::Saver;
 use super::view::{self, Look, View};
 use super::{At, quoted};
 use crate::args::TaskAt;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, RENAME};
 use crate::paint::{Paint, plain, say};
 use crate::signals::Signals;
 
@@ -212,7 +212,10 @@ impl Follow {
     /// An answer that the agent does not take says how one is given.
     pub(super) fn not_taken(&self, failure: Failure) -> Failure {
         match &self.answered {
-            Some(question) if failure.code == Code::InvalidParams => {
+            Some(question)
+                if failure.code == Code::InvalidParams
+                    && failure.hint.as_deref() != Some(RENAME) =>
+            {
                 let asked = Asked::of(question);
                 let how = self.answer(asked.as_ref());
                 failure.hint(format!("answer as it asks, with --data if that is no text:\n{how}"))
