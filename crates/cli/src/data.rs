@@ -18,6 +18,9 @@ use crate::paint::{Paint, plain, say};
 use crate::{output, progress, validate};
 use show::{bytes, counted};
 
+/// What to do when the journal is damaged, for whoever was not about to find out how.
+const CHECK: &str = "`convoke data check` says all that is wrong";
+
 /// What is waited for.
 pub(crate) fn label(command: &Data) -> String {
     let what = match command {
@@ -46,13 +49,15 @@ async fn check(options: DataCheck, paint: Paint) -> Result<(), Failure> {
     let directory = place(&options.place, options.json, paint)?;
     let name = directory.display().to_string();
     let accepted = options.accept_loss;
-    let report = work(move || {
+    let cure = cure(&directory);
+    let checked = work(move || {
         if accepted {
             maintenance::accept_loss(&directory)?;
         }
         maintenance::check(&directory, &mut told("the check of the journal"))
-    })
-    .await?;
+    });
+    // This is the command that others send to.
+    let report = checked.await.map_err(|failed| failed.damaged(&cure))?;
     let others = report.others;
     if options.json {
         output::print(&json!({
@@ -77,18 +82,45 @@ async fn check(options: DataCheck, paint: Paint) -> Result<(), Failure> {
     let findings = u64::try_from(report.findings.len()).unwrap_or(u64::MAX).saturating_add(others);
     let words = counted(findings, "thing");
     let verb = if findings == 1 { "is" } else { "are" };
-    Err(Failure::new(Code::Failure, format_args!("{words} {verb} wrong with `{name}`")).hint(
-        "if only its newest commits are missing, `--accept-loss` goes on without them; otherwise \
-         move it away and restore a backup",
-    ))
+    let hint = if report.is_loss_only {
+        "move it away and restore a backup with `convoke data restore`, or go on without what is \
+         missing: `--accept-loss`"
+            .to_owned()
+    } else {
+        cure
+    };
+    let what = format_args!("{words} {verb} wrong with `{name}`");
+    Err(Failure::new(Code::Failure, what).hint(hint))
+}
+
+/// What to do with a damaged journal, or with a damaged backup.
+fn cure(path: &Path) -> String {
+    if path.is_file() {
+        let file = path.display();
+        return format!(
+            "use another backup; `sqlite3 {file} .recover` prints what can be read of this one"
+        );
+    }
+    let file = path.join("journal.db");
+    // A file without content has nothing to be read.
+    if file.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+        return format!(
+            "move it away and restore a backup with `convoke data restore`; `sqlite3 {} .recover` \
+             prints what can be read of it",
+            file.display()
+        );
+    }
+    "move it away and restore a backup with `convoke data restore`, or begin anew: nothing is left \
+     in it"
+        .to_owned()
 }
 
 async fn backup(options: DataBackup, paint: Paint) -> Result<(), Failure> {
     let directory = place(&options.place, options.json, paint)?;
     let to = options.to.clone();
-    let report =
-        work(move || maintenance::backup(&directory, &to, &mut told("the backup of the journal")))
-            .await?;
+    let copied =
+        work(move || maintenance::backup(&directory, &to, &mut told("the backup of the journal")));
+    let report = copied.await.map_err(|failed| failed.damaged(CHECK))?;
     let name = options.to.display();
     if options.json {
         return output::print(&json!({
@@ -103,10 +135,15 @@ async fn backup(options: DataBackup, paint: Paint) -> Result<(), Failure> {
 async fn restore(options: DataRestore, paint: Paint) -> Result<(), Failure> {
     let directory = place(&options.place, options.json, paint)?;
     let name = directory.display().to_string();
-    let report = work(move || {
+    let restored = work(move || {
         maintenance::restore(&options.from, &directory, &mut told("the restored journal"))
-    })
-    .await?;
+    });
+    let report = restored.await.map_err(|failed| {
+        failed.damaged(
+            "use another backup; `convoke data check --journal FILE` says all that is wrong with \
+             this one",
+        )
+    })?;
     if options.json {
         return output::print(&json!({
             "journal": name, "tasks": report.tasks, "commits": report.commits,
@@ -119,7 +156,8 @@ async fn restore(options: DataRestore, paint: Paint) -> Result<(), Failure> {
 async fn vacuum(options: DataVacuum, paint: Paint) -> Result<(), Failure> {
     let directory = place(&options.place, options.json, paint)?;
     let name = directory.display().to_string();
-    let report = work(move || maintenance::vacuum(&directory)).await?;
+    let written = work(move || maintenance::vacuum(&directory));
+    let report = written.await.map_err(|failed| failed.damaged(CHECK))?;
     let (before, after) = (report.before, report.after);
     if options.json {
         return output::print(&json!({
@@ -133,13 +171,14 @@ async fn vacuum(options: DataVacuum, paint: Paint) -> Result<(), Failure> {
 
 async fn query(options: DataQuery) -> Result<(), Failure> {
     let directory = place(&options.place, options.json, Paint::none())?;
-    let DataQuery { sql, rows, json, .. } = options;
-    let table = work(move || maintenance::query(&directory, &sql, rows)).await?;
+    let DataQuery { sql, rows, json, full, .. } = options;
+    let asked = work(move || maintenance::query(&directory, &sql, rows));
+    let table = asked.await.map_err(|failed| failed.damaged(CHECK))?;
     if json {
         return output::print(&show::table_json(&table));
     }
     progress::wipe();
-    output::print_text(&show::table(&table))?;
+    output::print_text(&show::table(&table, full))?;
     if table.is_cut {
         say(format!("there are more than {rows} rows; `--rows` gives more"));
     }
@@ -148,7 +187,8 @@ async fn query(options: DataQuery) -> Result<(), Failure> {
 
 async fn stats(options: DataStats) -> Result<(), Failure> {
     let directory = place(&options.place, options.json, Paint::none())?;
-    let stats = work(move || maintenance::stats(&directory)).await?;
+    let counted = work(move || maintenance::stats(&directory));
+    let stats = counted.await.map_err(|failed| failed.damaged(CHECK))?;
     if options.json {
         return output::print(&show::stats_json(&stats));
     }
@@ -157,13 +197,13 @@ async fn stats(options: DataStats) -> Result<(), Failure> {
 }
 
 /// Does what blocks on a thread of its own, so that somebody can say meanwhile what is waited for.
-async fn work<T, F>(work: F) -> Result<T, Failure>
+async fn work<T, F>(work: F) -> Result<T, Failed>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, MaintenanceError> + Send + 'static,
 {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Ok(done?),
+        Ok(done) => done.map_err(Failed),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
@@ -199,13 +239,20 @@ fn place(place: &Where, as_json: bool, paint: Paint) -> Result<PathBuf, Failure>
     }
 }
 
-impl From<MaintenanceError> for Failure {
-    fn from(error: MaintenanceError) -> Self {
+/// What did not work.
+struct Failed(MaintenanceError);
+
+impl Failed {
+    /// What is told of it. `cure` is what to do if it is damage.
+    fn damaged(self, cure: &str) -> Failure {
         use MaintenanceError as Error;
-        let (code, hint) = match &error {
-            Error::NoStore { .. } => (
+        let (code, hint) = match &self.0 {
+            Error::NoStore { .. } | Error::NoDirectory { .. } => (
                 Code::Usage,
-                Some("`journal.durability` has to be `relaxed` or `strict` for one to be kept"),
+                Some(
+                    "an agent makes it when it starts, if `journal.durability` is `relaxed` or \
+                     `strict`",
+                ),
             ),
             Error::Question(_) => {
                 (Code::Usage, Some("`SELECT sql FROM sqlite_schema` shows what there is"))
@@ -213,12 +260,15 @@ impl From<MaintenanceError> for Failure {
             Error::Open(OpenError::InUse { .. }) => {
                 (Code::Failure, Some("stop the agent; check, backup, query and stats need not"))
             }
-            Error::Damaged { .. } => {
-                (Code::Failure, Some("`convoke data check` says all that is wrong"))
-            }
+            Error::Damaged { .. } => (Code::Failure, Some(cure)),
             _ => (Code::Failure, None),
         };
-        let failure = Self::new(code, chain(&error));
+        let what = match &self.0 {
+            // What SQLite said is in words there, or quoted.
+            error @ Error::Store { .. } => error.to_string(),
+            error => chain(error),
+        };
+        let failure = Failure::new(code, what);
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,

@@ -12,6 +12,7 @@ pub(crate) enum Data {
 Example:
   convoke data check --config config/worker.yaml
   convoke data check --journal /var/lib/worker/journal --accept-loss
+  convoke data check --journal worker-2026-11-20.db
 
 It works beside a running agent, and sees the journal as it was when it began.")]
     Check(DataCheck),
@@ -40,11 +41,16 @@ The agent must not run. While it is at it, the journal takes twice its room.")]
     /// Ask a journal one question in SQL
     #[command(after_help = "\
 Example:
-  convoke data query --config config/worker.yaml 'SELECT state, count(*) FROM tasks GROUP BY state'
+  convoke data query --config config/worker.yaml \"SELECT * FROM task_view WHERE state = 'failed'\"
   convoke data query --journal /var/lib/worker/journal --json 'SELECT * FROM tasks LIMIT 10'
 
-It works beside a running agent and changes nothing. `SELECT sql FROM sqlite_schema` shows the
-tables, with what their columns mean.")]
+It works beside a running agent and changes nothing. `task_view` has tasks as people read them:
+task_id, state, priority, capability, owner, created, changed, last_seq. Times are ISO 8601 in UTC;
+`changed` is when the state was set.
+
+`SELECT sql FROM sqlite_schema` shows the tables, with what their columns mean. There, `_at` and
+deadlines are milliseconds since 1970, and states are numbers: 1 submitted, 2 working, 3 completed,
+4 failed, 5 canceled, 6 input required, 7 rejected, 8 authorization required.")]
     Query(DataQuery),
     /// Say what is in a journal, and how large it is
     #[command(after_help = "\
@@ -63,8 +69,8 @@ pub(crate) struct Where {
     /// The agent's data directory; the journal is in `journal` below it
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data_dir: Option<PathBuf>,
-    /// The journal's own directory
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    /// The journal's own directory; for check, query and stats also a backup
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) journal: Option<PathBuf>,
 }
 
@@ -121,8 +127,11 @@ pub(crate) struct DataQuery {
     #[arg(value_name = "SQL")]
     pub(crate) sql: String,
     /// How many rows at most
-    #[arg(long, value_name = "NUMBER", default_value_t = ROWS_DEFAULT)]
+    #[arg(long, value_name = "NUMBER", default_value_t = ROWS_DEFAULT, value_parser = rows)]
     pub(crate) rows: usize,
+    /// Cut nothing; otherwise cells of several columns have at most 60 characters
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) full: bool,
     /// Print the answer as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -135,4 +144,13 @@ pub(crate) struct DataStats {
     /// Report as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A number of rows to be shown.
+fn rows(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least one row has to be asked for".to_owned()),
+        Ok(rows) => Ok(rows),
+        Err(error) => Err(format!("it is no number of rows: {error}")),
+    }
 }

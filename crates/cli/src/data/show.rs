@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use convoke_journal::maintenance::{Cell, Stats, Table};
 use serde_json::{Value, json};
 
-use crate::paint::plain;
+use crate::paint::{plain, plain_lines};
 
-/// Longest cell of a table, in characters. JSON has all of it.
+/// Longest cell of a table of several columns, in characters, unless all of it is asked for. JSON has
+/// all of it.
 const CELL_CHARS_MAX: usize = 60;
 
 /// `count` of a thing, whose plural has an `s`.
@@ -30,10 +31,20 @@ pub(super) fn bytes(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
-/// An answer in columns.
-pub(super) fn table(table: &Table) -> String {
-    let head: Vec<String> = table.columns.iter().map(|name| cut(&plain(name))).collect();
-    let cells = |row: &Vec<Cell>| row.iter().map(text).map(|text| cut(&text)).collect();
+/// An answer in columns, whose cells are cut unless it is to be `full`. One column alone is shown as
+/// it is, line by line.
+pub(super) fn table(table: &Table, full: bool) -> String {
+    if let [name] = &table.columns[..] {
+        let cells = table.rows.iter().flatten().map(|cell| match cell {
+            Cell::Text(text) => plain_lines(text),
+            cell => self::text(cell),
+        });
+        let lines = std::iter::once(plain(name)).chain(cells);
+        return lines.flat_map(|line| [line, "\n".to_owned()]).collect();
+    }
+    let cut = |text: String| if full { text } else { cut(&text) };
+    let head: Vec<String> = table.columns.iter().map(|name| cut(plain(name))).collect();
+    let cells = |row: &Vec<Cell>| row.iter().map(text).map(cut).collect();
     let rows: Vec<Vec<String>> =
         std::iter::once(head).chain(table.rows.iter().map(cells)).collect();
     let width = |column: usize| {
@@ -176,7 +187,17 @@ mod tests {
         };
         let long = format!("{}…", "x".repeat(59));
         let expected = format!("id   what\n1    a\u{fffd}[2J b\n22\n0.5  00ff\n     {long}\n");
-        assert_eq!(table(&answer), expected);
+        assert_eq!(table(&answer, false), expected);
+        let all = "x".repeat(100);
+        let expected = format!("id   what\n1    a\u{fffd}[2J b\n22\n0.5  00ff\n     {all}\n");
+        assert_eq!(table(&answer, true), expected);
+        let column = |cells: Vec<Cell>| Table {
+            columns: vec!["sql".to_owned()],
+            rows: cells.into_iter().map(|cell| vec![cell]).collect(),
+            is_cut: false,
+        };
+        let alone = column(vec![text(&format!("{all}\n\u{1b}[2J")), Cell::Null, Cell::Integer(7)]);
+        assert_eq!(table(&alone, false), format!("sql\n{all}\n\u{fffd}[2J\n\n7\n"));
         let json = table_json(&answer);
         assert_eq!(json["rows"][0], json!([1, "a\u{1b}[2J\nb"]));
         assert_eq!(json["rows"][2], json!([0.5, "00ff"]));

@@ -82,7 +82,7 @@ pub enum OpenError {
         source: rusqlite::Error,
     },
     /// A file or directory cannot be used.
-    #[error("`{path}` cannot be used for the journal: {}", convoke_model::system_error(.source))]
+    #[error("`{path}` cannot be used for the journal")]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -179,8 +179,15 @@ impl StoreError {
                     "is being changed by another program; end that, it is tried again".to_owned()
                 }
                 Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                    "may not be written; look at the permissions of its directory".to_owned()
+                    "may not be written, which even who reads it has to; look at the permissions \
+                     of its directory, and be the user that it belongs to"
+                        .to_owned()
                 }
+                // SQLite says this, too, of a directory that it may not write the log's index to.
+                Some(ErrorCode::CannotOpen) => "cannot be opened; look at the permissions of its \
+                                                directory, where even who reads it has to write, \
+                                                and be the user that it belongs to"
+                    .to_owned(),
                 _ => format!("cannot be used: {error}"),
             },
             Self::Damaged(what) => format!("is damaged: {what}"),

@@ -5,6 +5,7 @@
 
 mod backup;
 mod check;
+mod looking;
 mod query;
 mod restore;
 mod stats;
@@ -16,12 +17,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::Connection;
-
 use super::error::{OpenError, StoreError};
-use super::migrate::{FORMAT, Kind, kind};
+#[cfg(test)]
 use super::open::FILE;
-use super::reader;
+use looking::Looking;
 
 pub use backup::{BackupReport, backup};
 pub use check::{CheckReport, accept_loss, check};
@@ -36,10 +35,16 @@ pub type Progress<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
 /// Why a store could not be looked after.
 #[derive(Debug, thiserror::Error)]
 pub enum MaintenanceError {
-    /// There is no store.
-    #[error("`{path}` is no store; name the data directory of a node whose journal is kept")]
+    /// A directory that is there has no store.
+    #[error("there is no journal in `{path}`")]
     NoStore {
-        /// Where it was looked for.
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is no such directory.
+    #[error("there is no directory `{path}`")]
+    NoDirectory {
+        /// The first that is not there.
         path: PathBuf,
     },
     /// It cannot be opened.
@@ -63,7 +68,7 @@ pub enum MaintenanceError {
     #[error("{0}")]
     Question(String),
     /// A file cannot be used.
-    #[error("`{path}` cannot be used: {}", convoke_model::system_error(.source))]
+    #[error("`{path}` cannot be used")]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -84,39 +89,6 @@ pub enum MaintenanceError {
     },
 }
 
-/// A store that is only read, of one instant as long as its transaction lasts.
-struct Looking {
-    connection: Connection,
-    path: PathBuf,
-}
-
-impl Looking {
-    /// Opens the store in a data directory.
-    fn at(directory: &Path) -> Result<Self, MaintenanceError> {
-        Self::file(&directory.join(FILE))
-    }
-
-    /// Opens a store's file.
-    fn file(path: &Path) -> Result<Self, MaintenanceError> {
-        if !path.is_file() {
-            return Err(MaintenanceError::NoStore { path: path.into() });
-        }
-        let connection = reader::open(path).map_err(|error| failed(path, error))?;
-        match kind(&connection).map_err(|error| failed(path, error))? {
-            Kind::Ours { format } if format > FORMAT => {
-                let (path, found, known) = (path.into(), format, FORMAT);
-                Err(OpenError::Newer { path, found, known }.into())
-            }
-            Kind::Ours { .. } => Ok(Self { connection, path: path.into() }),
-            Kind::Empty | Kind::Foreign => Err(OpenError::NotOurs { path: path.into() }.into()),
-        }
-    }
-
-    fn failed(&self, error: impl Into<StoreError>) -> MaintenanceError {
-        failed(&self.path, error)
-    }
-}
-
 /// What is told of an error of the store at `path`.
 fn failed(path: &Path, error: impl Into<StoreError>) -> MaintenanceError {
     let error = error.into();
@@ -128,8 +100,29 @@ fn failed(path: &Path, error: impl Into<StoreError>) -> MaintenanceError {
     }
 }
 
+/// What is told of a file or directory that cannot be used: it, or what is in the way to it.
 fn unusable(path: &Path) -> impl FnOnce(io::Error) -> MaintenanceError {
-    move |source| MaintenanceError::Io { path: path.to_owned(), source }
+    move |source| MaintenanceError::Io { path: obstacle(path, &source).to_owned(), source }
+}
+
+/// The file or directory because of which `path` cannot be used: the first above it that is not
+/// there, or that does not let this user do what it takes.
+fn obstacle<'p>(path: &'p Path, error: &io::Error) -> &'p Path {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let mut names: Vec<&Path> = path.ancestors().collect();
+    names.retain(|name| !name.as_os_str().is_empty());
+    let refused = names.into_iter().rev().find_map(|name| Some((name, name.metadata().err()?)));
+    let Some((name, why)) = refused else { return path };
+    let is_closed =
+        |error: &io::Error| matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem);
+    if !is_closed(error) && !is_closed(&why) {
+        return name;
+    }
+    // What may not be entered, or written to, is the directory that it is in.
+    match name.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// A file's length in bytes; nothing is zero.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::error::{CURE, OpenError, StoreError};
+use super::error::{OpenError, StoreError};
 use super::lock::Lock;
 use super::mark::{Found, Mark, MarkFile};
 use super::migrate::{Kind, kind, migrate};
@@ -27,6 +27,16 @@ const CHECKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// What to do when the mark is ahead.
 const CURE_MARK: &str = "restore a backup with `convoke data restore`, or run `convoke data check \
                          --accept-loss` to go on without what is missing";
+
+/// What to do when nothing is left.
+const CURE_EMPTY: &str = "move its directory away, then restore a backup with `convoke data \
+                          restore`, or begin anew without what was in it";
+
+/// What is said of a store whose file has nothing in it, or is not there.
+pub(super) const GONE_EMPTY: &str = "it is empty, and was not";
+
+/// What is said of a store in whose place is something else.
+pub(super) const GONE_FOREIGN: &str = "it is no store any more";
 
 /// A store that is ours to write.
 pub(super) struct Opening {
@@ -75,7 +85,7 @@ pub(super) fn open(
     let failed = |error: StoreError| error.into_open(directory);
     // What has a mark was a store once.
     let not_ours = || match marked {
-        Found::Mark(_) | Found::Unreadable => damaged("it is no store any more", CURE),
+        Found::Mark(_) | Found::Unreadable => damaged(GONE_FOREIGN, CURE_EMPTY),
         Found::Missing => OpenError::NotOurs { path: file.clone() },
     };
     let mut connection = connect(&file).map_err(|error| match error {
@@ -90,7 +100,7 @@ pub(super) fn open(
             checkpoint(&connection).map_err(|error| failed(error.into()))?;
             sync_directory(directory, is_new).map_err(unusable)?;
         }
-        Kind::Empty => return Err(damaged("it is empty, and was not", CURE_MARK)),
+        Kind::Empty => return Err(damaged(GONE_EMPTY, CURE_EMPTY)),
         Kind::Ours { format } => migrate(&mut connection, directory, format)?,
     }
     let is_checked = size(&file) <= CHECKED_BYTES_MAX;

@@ -1,10 +1,12 @@
 //! Whether a store is whole.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{Looking, MaintenanceError, Progress, failed};
+use super::{Looking, MaintenanceError, Progress};
 use crate::sqlite::error::{OpenError, StoreError};
 use crate::sqlite::load;
 use crate::sqlite::lock::Lock;
@@ -52,6 +54,9 @@ pub struct CheckReport {
     pub findings: Vec<String>,
     /// How many others there are.
     pub others: u64,
+    /// Whether all that is wrong is that the mark beside the store speaks of more than is there, so
+    /// that [`accept_loss`] would do.
+    pub is_loss_only: bool,
 }
 
 impl CheckReport {
@@ -60,44 +65,73 @@ impl CheckReport {
     pub fn is_whole(&self) -> bool {
         self.findings.is_empty()
     }
+}
 
+/// Findings as they come.
+#[derive(Default)]
+struct Findings {
+    report: CheckReport,
+    /// What was found, as hashes: a damaged row is seen as a row and as part of its task.
+    seen: HashSet<u64>,
+}
+
+impl Findings {
     fn add(&mut self, what: String) {
-        if self.findings.len() < TOLD_MAX {
-            self.findings.push(what);
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        if !self.seen.insert(hasher.finish()) {
+            return;
+        }
+        if self.report.findings.len() < TOLD_MAX {
+            self.report.findings.push(what);
         } else {
-            self.others += 1;
+            self.report.others += 1;
         }
     }
 }
 
 /// Looks at everything in the store of a data directory: SQLite's pages and indexes, the sum of each
 /// row, each task as its events make it, counts, and whether the newest commits are there. It works
-/// beside a running node and sees the store as it was when it began.
+/// beside a running node and sees the store as it was when it began. Of a backup, which is a file
+/// and has nothing beside it, the same but for the newest commits.
 ///
 /// # Errors
 ///
 /// [`MaintenanceError`] if it cannot be looked at. What is wrong with it is no error but a finding.
-pub fn check(directory: &Path, progress: Progress<'_>) -> Result<CheckReport, MaintenanceError> {
-    let looking = Looking::at(directory)?;
+pub fn check(path: &Path, progress: Progress<'_>) -> Result<CheckReport, MaintenanceError> {
+    let only = |what| CheckReport { findings: vec![what], ..CheckReport::default() };
+    let looking = match Looking::at(path) {
+        Err(MaintenanceError::Damaged { what, .. }) => return Ok(only(what)),
+        looking => looking?,
+    };
     let mut report = look(&looking, progress)?;
+    let Some(directory) = &looking.directory else { return Ok(report) };
     // A node that runs may have written the mark since.
     let marked = match Lock::take(directory) {
         Ok(_lock) => MarkFile::peek(directory),
         Err(OpenError::InUse { .. }) => Found::Missing,
         Err(error) => return Err(error.into()),
     };
-    let (store_id, commits) = store(&looking)?;
-    match marked {
-        Found::Missing => {}
-        Found::Unreadable => report.add("the mark cannot be read".to_owned()),
+    let (store_id, commits) = match store(&looking) {
+        // That it cannot be read was found before.
+        Err(MaintenanceError::Damaged { .. }) if !report.is_whole() => return Ok(report),
+        read => read?,
+    };
+    let missing = match marked {
+        Found::Missing => None,
+        Found::Unreadable => Some("the mark cannot be read".to_owned()),
         Found::Mark(mark) if mark.store_id != store_id => {
-            report.add("the mark is another store's".to_owned());
+            Some("the mark is another store's".to_owned())
         }
-        Found::Mark(mark) if mark.commits > commits => report.add(format!(
+        Found::Mark(mark) if mark.commits > commits => Some(format!(
             "commit {} was on the disk, and the newest that is there is {commits}",
             mark.commits
         )),
-        Found::Mark(_) => {}
+        Found::Mark(_) => None,
+    };
+    if let Some(what) = missing {
+        report.is_loss_only = report.is_whole();
+        report.findings.push(what);
     }
     Ok(report)
 }
@@ -109,7 +143,7 @@ pub fn check(directory: &Path, progress: Progress<'_>) -> Result<CheckReport, Ma
 ///
 /// [`MaintenanceError`] if the store is in use or cannot be used.
 pub fn accept_loss(directory: &Path) -> Result<(), MaintenanceError> {
-    let looking = Looking::at(directory)?;
+    let looking = Looking::of_directory(directory)?;
     let _lock = Lock::take(directory)?;
     let (store_id, commits) = store(&looking)?;
     let (mark, _) = MarkFile::open(directory)?;
@@ -130,18 +164,18 @@ pub(super) fn look(
     looking: &Looking,
     progress: Progress<'_>,
 ) -> Result<CheckReport, MaintenanceError> {
-    let mut report = CheckReport::default();
-    match look_at(&looking.connection, &mut report, progress) {
+    let mut findings = Findings::default();
+    match look_at(&looking.connection, &mut findings, progress) {
         // It cannot be read on, which is a finding, too.
-        Err(StoreError::Damaged(what)) => report.add(what),
-        looked => looked.map_err(|error| failed(&looking.path, error))?,
+        Err(StoreError::Damaged(what)) => findings.add(what),
+        looked => looked.map_err(|error| looking.failed(error))?,
     }
-    Ok(report)
+    Ok(findings.report)
 }
 
 fn look_at(
     connection: &Connection,
-    report: &mut CheckReport,
+    findings: &mut Findings,
     progress: Progress<'_>,
 ) -> Result<(), StoreError> {
     // All that is read is of one commit.
@@ -152,26 +186,26 @@ fn look_at(
     while let Some(row) = rows.next()? {
         let what: String = row.get(0)?;
         if what != "ok" {
-            report.add(what);
+            findings.add(what);
         }
     }
     progress("rows", 0, 0);
-    walk(&transaction, &mut |what| report.add(what))?;
+    walk(&transaction, &mut |what| findings.add(what))?;
     for (sql, what) in STRAY {
         let mut statement = transaction.prepare(sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let task_no: i64 = row.get(0)?;
-            report.add(format!("task {task_no}, which is not there, has {what}"));
+            findings.add(format!("task {task_no}, which is not there, has {what}"));
         }
     }
-    look_at_tasks(&transaction, report, progress)
+    look_at_tasks(&transaction, findings, progress)
 }
 
 /// Makes each task anew of its events.
 fn look_at_tasks(
     connection: &Connection,
-    report: &mut CheckReport,
+    findings: &mut Findings,
     progress: Progress<'_>,
 ) -> Result<(), StoreError> {
     let total: i64 = connection.query_row("SELECT count(*) FROM tasks", [], |row| row.get(0))?;
@@ -183,13 +217,13 @@ fn look_at_tasks(
         let Ok(task) = TaskRow::read(row) else { continue };
         if task.scope_no != NOBODY {
             match look_at_task(connection, &task) {
-                Err(StoreError::Damaged(what)) => report.add(what),
+                Err(StoreError::Damaged(what)) => findings.add(what),
                 looked => looked?,
             }
         }
-        report.tasks += 1;
-        if report.tasks.is_multiple_of(TOLD_EVERY) {
-            progress("tasks", report.tasks, unsigned(total));
+        findings.report.tasks += 1;
+        if findings.report.tasks.is_multiple_of(TOLD_EVERY) {
+            progress("tasks", findings.report.tasks, unsigned(total));
         }
     }
     Ok(())

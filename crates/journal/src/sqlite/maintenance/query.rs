@@ -13,6 +13,23 @@ pub const ROWS_DEFAULT: usize = 1_000;
 /// How a question may begin.
 const WORDS: [&str; 4] = ["select", "with", "values", "explain"];
 
+/// Tasks as people read them. It is the connection's alone, and not stored.
+pub(super) const VIEW: &str = "
+    CREATE TEMP VIEW task_view AS SELECT
+        task_id,
+        CASE state WHEN 1 THEN 'submitted' WHEN 2 THEN 'working' WHEN 3 THEN 'completed'
+            WHEN 4 THEN 'failed' WHEN 5 THEN 'canceled' WHEN 6 THEN 'input_required'
+            WHEN 7 THEN 'rejected' WHEN 8 THEN 'auth_required' ELSE state END AS state,
+        CASE priority WHEN 0 THEN 'low' WHEN 1 THEN 'normal' WHEN 2 THEN 'high'
+            WHEN 3 THEN 'urgent' ELSE priority END AS priority,
+        capability,
+        owner,
+        strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1000.0, 'unixepoch') AS created,
+        strftime('%Y-%m-%dT%H:%M:%fZ', status_at / 1000.0, 'unixepoch') AS changed,
+        last_seq
+    FROM main.tasks LEFT JOIN main.scopes USING (scope_no)
+    WHERE scope_no <> 0";
+
 /// The answer to a question.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
@@ -40,7 +57,8 @@ pub enum Cell {
 }
 
 /// Asks the store of a data directory one question in SQL, and gives at most `rows_max` rows of the
-/// answer. A node may be at work with the store.
+/// answer. Beside the tables of the store there is `task_view`, in which tasks have words for their
+/// numbers. A node may be at work with the store.
 ///
 /// # Errors
 ///
@@ -68,7 +86,8 @@ pub fn query(directory: &Path, sql: &str, rows_max: usize) -> Result<Table, Main
 
 fn ask(connection: &Connection, sql: &str, rows_max: usize) -> Result<Table, Error> {
     // The file is open to be read alone; this is the second lock on the same door.
-    connection.execute_batch("PRAGMA query_only = ON")?;
+    connection
+        .execute_batch(&format!("PRAGMA temp_store = MEMORY; {VIEW}; PRAGMA query_only = ON;"))?;
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Deferred)?;
     let mut statement = transaction.prepare(sql)?;
     if !statement.readonly() || statement.column_count() == 0 {

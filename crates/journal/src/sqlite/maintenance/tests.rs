@@ -60,7 +60,7 @@ async fn a_store_that_is_whole_has_no_findings() {
     let directory = store().await;
     let mut told = Vec::new();
     let report = check(directory.path(), &mut |what, _, _| told.push(what)).unwrap();
-    assert_eq!(report, CheckReport { tasks: 2, findings: Vec::new(), others: 0 });
+    assert_eq!(report, CheckReport { tasks: 2, ..CheckReport::default() });
     assert_eq!(told, ["pages", "rows"]);
     // Beside a node, too.
     let _journal = open(directory.path()).unwrap();
@@ -106,6 +106,95 @@ async fn whatever_was_changed_is_found() {
 }
 
 #[tokio::test]
+async fn what_is_no_store_any_more_is_a_finding_and_says_how_to_go_on() {
+    for (spoil, finding) in [
+        (b"".as_slice(), "it is empty, and was not"),
+        (b"a text in place of a database, long enough to be looked at as one ", "not a database"),
+        (b"SQLite format 3\0", "not a database"),
+    ] {
+        let directory = store().await;
+        let file = directory.path().join(FILE);
+        for suffix in ["-wal", "-shm"] {
+            drop(std::fs::remove_file(beside(&file, suffix)));
+        }
+        std::fs::write(&file, spoil.repeat(100)).unwrap();
+        let report = check(directory.path(), &mut silent).unwrap();
+        let [what] = &report.findings[..] else { panic!("{report:?}") };
+        assert!(what.contains(finding), "{what}");
+        assert!(!report.is_loss_only);
+        let asked = stats(directory.path()).unwrap_err();
+        assert!(matches!(asked, MaintenanceError::Damaged { .. }), "{asked}");
+        // Whoever starts the node is not sent in a circle.
+        let refused = open(directory.path()).err().unwrap().to_string();
+        assert!(refused.contains("`convoke data restore`"), "{refused}");
+        assert!(!refused.contains("data check"), "{refused}");
+    }
+    let directory = store().await;
+    std::fs::remove_file(directory.path().join(FILE)).unwrap();
+    let report = check(directory.path(), &mut silent).unwrap();
+    assert_eq!(report.findings, ["it was there, and is gone"]);
+    // Nothing was ever there.
+    let empty = tempfile::tempdir().unwrap();
+    let none = check(empty.path(), &mut silent).unwrap_err();
+    assert!(matches!(none, MaintenanceError::NoStore { .. }), "{none}");
+    std::fs::write(empty.path().join(FILE), "").unwrap();
+    let none = check(empty.path(), &mut silent).unwrap_err();
+    assert!(matches!(none, MaintenanceError::NoStore { .. }), "{none}");
+}
+
+#[tokio::test]
+async fn a_store_that_was_cut_is_a_finding() {
+    let directory = store().await;
+    let file = directory.path().join(FILE);
+    let content = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &content[..content.len() / 2]).unwrap();
+    let report = check(directory.path(), &mut silent).unwrap();
+    assert!(!report.is_whole() && !report.is_loss_only, "{report:?}");
+}
+
+#[tokio::test]
+async fn a_backup_is_looked_at_where_it_lies() {
+    let directory = store().await;
+    let to = directory.path().join("backup.db");
+    backup(directory.path(), &to, &mut silent).unwrap();
+    let report = check(&to, &mut silent).unwrap();
+    assert_eq!(report, CheckReport { tasks: 2, ..CheckReport::default() });
+    assert_eq!(stats(&to).unwrap().tasks.len(), 2);
+    assert_eq!(query(&to, "SELECT 1 FROM tasks", 9).unwrap().rows.len(), 2);
+    // What is written to has a directory of its own.
+    assert!(matches!(vacuum(&to), Err(MaintenanceError::Io { .. })));
+    assert!(matches!(accept_loss(&to), Err(MaintenanceError::Io { .. })));
+    spoil_file(&to);
+    assert!(!check(&to, &mut silent).unwrap().is_whole());
+    std::fs::write(&to, "").unwrap();
+    assert_eq!(check(&to, &mut silent).unwrap().findings, ["it is empty"]);
+    // The file of a data directory is all of the directory.
+    spoil(directory.path(), "UPDATE store SET commits = 1");
+    let report = check(&directory.path().join(FILE), &mut silent).unwrap();
+    assert!(report.is_loss_only, "{report:?}");
+}
+
+#[test]
+fn what_cannot_be_used_is_named_with_what_is_in_its_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let base = directory.path();
+    let check = |path: &str, kind: io::ErrorKind, expected: &str| {
+        let found = obstacle(&base.join(path), &kind.into()).to_owned();
+        assert_eq!(found, base.join(expected), "{path}: {kind}");
+    };
+    std::fs::write(base.join("file"), "").unwrap();
+    check("none/below/it", io::ErrorKind::NotFound, "none");
+    check("it", io::ErrorKind::PermissionDenied, "");
+    check("it", io::ErrorKind::ReadOnlyFilesystem, "");
+    check("file", io::ErrorKind::PermissionDenied, "file");
+    check("file/it", io::ErrorKind::NotADirectory, "file/it");
+    let to = base.join("none/backup.db");
+    let refused = convoke_model::chain(&backup::finish(&to, &to).unwrap_err());
+    let told = format!("`{}` cannot be used: there is no such", base.join("none").display());
+    assert!(refused.starts_with(&told), "{refused}");
+}
+
+#[tokio::test]
 async fn findings_are_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let journal = open(directory.path()).unwrap();
@@ -115,8 +204,8 @@ async fn findings_are_bounded() {
     drop(journal);
     spoil(directory.path(), "UPDATE events SET sum = 1");
     let report = check(directory.path(), &mut silent).unwrap();
-    // Each is found as a row and as part of its task.
-    assert_eq!((report.findings.len(), report.others), (100, 200));
+    // Each is found as a row and as part of its task, and told once.
+    assert_eq!((report.findings.len(), report.others), (100, 50));
 }
 
 #[tokio::test]
@@ -127,6 +216,7 @@ async fn missing_commits_are_found_and_can_be_accepted() {
     let report = check(directory.path(), &mut silent).unwrap();
     let [finding] = &report.findings[..] else { panic!("{report:?}") };
     assert!(finding.ends_with("the newest that is there is 1"), "{finding}");
+    assert!(report.is_loss_only);
     accept_loss(directory.path()).unwrap();
     assert!(check(directory.path(), &mut silent).unwrap().is_whole());
     let journal = open(directory.path()).unwrap();
@@ -175,8 +265,9 @@ async fn a_store_is_restored_only_where_nothing_is() {
     drop(journal);
     let target = tempfile::tempdir().unwrap();
     std::fs::write(target.path().join("text"), "no store").unwrap();
-    let none = restore(&target.path().join("none"), target.path(), &mut silent).unwrap_err();
-    assert!(matches!(none, MaintenanceError::NoStore { .. }), "{none}");
+    let missing = target.path().join("none");
+    let none = restore(&missing, target.path(), &mut silent).unwrap_err();
+    assert!(matches!(&none, MaintenanceError::Io { path, .. } if *path == missing), "{none}");
     let foreign = restore(&target.path().join("text"), target.path(), &mut silent).unwrap_err();
     assert!(matches!(foreign, MaintenanceError::Damaged { .. } | MaintenanceError::Open(_)));
     spoil_file(&to);
@@ -227,8 +318,9 @@ async fn what_is_in_a_store_is_told() {
     drop(open(empty.path()).unwrap());
     let found = stats(empty.path()).unwrap();
     assert_eq!((found.tasks, found.oldest_at), (Vec::new(), None));
-    let none = stats(&empty.path().join("none")).unwrap_err();
-    assert!(matches!(none, MaintenanceError::NoStore { .. }), "{none}");
+    let none = stats(&empty.path().join("none").join("below")).unwrap_err();
+    let first = empty.path().join("none");
+    assert!(matches!(&none, MaintenanceError::NoDirectory { path } if *path == first), "{none}");
 }
 
 #[tokio::test]
@@ -245,9 +337,21 @@ async fn questions_are_answered_and_change_nothing() {
     assert!(!table.is_cut);
     let cut = ask("WITH t AS (SELECT 1 UNION ALL SELECT 2) SELECT * FROM t", 1).unwrap();
     assert_eq!((cut.rows.len(), cut.is_cut), (1, true));
+    let words = ask("SELECT * FROM task_view ORDER BY task_id LIMIT 1", 1).unwrap();
+    let [owner, made, ended] =
+        ["spiffe://example.org/a", "1970-01-01T00:00:00.001Z", "1970-01-01T00:00:00.002Z"];
+    let names = ["ended", "completed", "high", "count_words", owner, made, ended].map(text);
+    assert_eq!(words.rows, [[names.to_vec(), vec![Cell::Integer(5)]].concat()]);
+    // The words are those of A2A.
+    for (number, state) in (1..=8).filter_map(|n| Some((n, crate::stored::state_of(n)?))) {
+        let word = state.as_str().trim_start_matches("TASK_STATE_").to_ascii_lowercase();
+        let pair = format!("WHEN {number} THEN '{word}'");
+        assert!(query::VIEW.contains(&pair), "{pair}");
+    }
     for wrong in [
         "",
         "DELETE FROM tasks",
+        "DELETE FROM task_view",
         "SELECT 1; DELETE FROM tasks",
         "WITH t AS (SELECT 1) DELETE FROM tasks",
         "PRAGMA user_version = 7",

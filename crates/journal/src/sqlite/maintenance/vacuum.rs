@@ -22,7 +22,7 @@ pub struct VacuumReport {
 ///
 /// [`MaintenanceError`].
 pub fn vacuum(directory: &Path) -> Result<VacuumReport, MaintenanceError> {
-    drop(Looking::at(directory)?);
+    drop(Looking::of_directory(directory)?);
     let _lock = Lock::take(directory)?;
     let file = directory.join(FILE);
     let size = || bytes(&file) + bytes(&beside(&file, "-wal"));
